@@ -1,0 +1,91 @@
+"""Names of everything that plugs in: lazy ``"module:attribute"`` strings, imported only when used.
+
+Other people's packages add entries through the entry-point groups of `GROUPS`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+PRETEXTS: Mapping[str, str] = {"cim": "cim_bench.pretrain.cim:CIM"}
+EVALUATORS: Mapping[str, str] = {
+    "finetune": "cim_bench.evals.finetune:Finetune",
+    "knn": "cim_bench.evals.knn:KNN",
+    "linear_probe": "cim_bench.evals.linear_probe:LinearProbe",
+}
+EXECUTORS: Mapping[str, str] = {"local": "cim_bench.executors.local:LocalExecutor"}
+RECIPES: Mapping[str, str] = {
+    "demo": "cim_bench.recipes.demo:demo",
+    "cifar10": "cim_bench.recipes.cifar10:cifar10",
+    "cim_vit_small": "cim_bench.recipes.paper:cim_vit_small",
+    "cim_vit_base": "cim_bench.recipes.paper:cim_vit_base",
+    "finetune_cim_vit_small": "cim_bench.recipes.paper:finetune_cim_vit_small",
+    "finetune_cim_vit_base": "cim_bench.recipes.paper:finetune_cim_vit_base",
+    "finetune_mae_vit_small": "cim_bench.recipes.paper:finetune_mae_vit_small",
+    "finetune_mae_vit_base": "cim_bench.recipes.paper:finetune_mae_vit_base",
+}
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "pretexts": PRETEXTS,
+    "evaluators": EVALUATORS,
+    "executors": EXECUTORS,
+    "recipes": RECIPES,
+}
+
+
+def choices(group: str) -> dict[str, str]:
+    """All names of a group with their targets: our own and those of installed packages.
+
+    Args:
+        group: A key of `GROUPS`; other packages register under ``cim_bench.<group>``.
+
+    Raises:
+        ValueError: If two packages register one name.
+    """
+    found = dict(GROUPS[group])
+    for point in entry_points(group=f"cim_bench.{group}"):
+        if point.name in found:
+            raise ValueError(f"{group} name {point.name!r} is registered twice: {found[point.name]} and {point.value}")
+        found[point.name] = point.value
+    return dict(sorted(found.items()))
+
+
+def target(group: str, name: str) -> str:
+    """The ``"module:attribute"`` string of a name.
+
+    Raises:
+        ValueError: Listing the choices, if the name is unknown.
+    """
+    known = choices(group)
+    if name not in known:
+        raise ValueError(f"no {group.removesuffix('s')} is called {name!r}; choose one of {', '.join(known)}")
+    return known[name]
+
+
+def load(path: str) -> Any:
+    """Import what a ``"module:attribute"`` string names."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def name_of(group: str, kind: type) -> str:
+    """The registered name of a class; its own name in lower case if it is not registered."""
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    return next((name for name, value in choices(group).items() if value == path), kind.__name__.lower())
+
+
+def summary(path: str) -> str:
+    """First docstring line of a target, read from its source without importing it."""
+    module, _, attribute = path.partition(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    for node in ast.parse(Path(spec.origin).read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
