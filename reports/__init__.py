@@ -1,0 +1,1 @@
+"""Records to tables: declared columns, rendered as Markdown and CSV; no torch."""

@@ -1,0 +1,137 @@
+"""Backbones: timm encoders that take images in [0, 1], with the input normalisation inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint
+from cim_bench.recipe import Arch
+
+Feature = Literal["cls", "mean_patch", "pool"]
+
+
+class Backbone(nn.Module):
+    """A timm model behind its normalisation.
+
+    Args:
+        arch: Architecture.
+        mean: Per channel of an image in [0, 1].
+        std: Likewise.
+        num_classes: 0 for an encoder without head.
+        model_args: Further arguments of ``timm.create_model`` that a protocol sets, e.g. ``drop_path_rate``.
+
+    Raises:
+        ValueError: If timm does not know the architecture or refuses an option.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        arch: Arch,
+        *,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        num_classes: int = 0,
+        model_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.arch, self.num_classes = arch, num_classes
+        self.net: nn.Module = create_net(arch, num_classes=num_classes, **(model_args or {}))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] to the network's input space."""
+        return (images - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes), or timm's pooled feature where there is no head; images (N, 3, H, W) in [0, 1]."""
+        output: Tensor = self.net(self.normalize(images))
+        return output
+
+    def feature(self, images: Tensor, kind: Feature) -> Tensor:
+        """One vector an image, after the final norm.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            kind: ``cls`` token, ``mean_patch`` of the patch tokens, or ``pool`` of a CNN's last map.
+
+        Raises:
+            ValueError: If the architecture has no such feature.
+        """
+        output: Tensor = self.net.forward_features(self.normalize(images))  # type: ignore[operator]
+        if kind == "pool" and output.ndim == 4:
+            return output.mean(dim=(2, 3))
+        prefix = int(getattr(self.net, "num_prefix_tokens", 0))
+        if kind == "cls" and output.ndim == 3 and prefix:
+            return output[:, 0]
+        if kind == "mean_patch" and output.ndim == 3:
+            return output[:, prefix:].mean(dim=1)
+        raise ValueError(f"{self.arch.name} has no {kind!r} feature; its last output has shape {tuple(output.shape)}")
+
+
+def create_net(arch: Arch, **model_args: Any) -> nn.Module:
+    """``timm.create_model`` with the architecture's own size and options.
+
+    Raises:
+        ValueError: If timm does not know the architecture or refuses an option.
+    """
+    if not timm.is_model(arch.name):
+        near = timm.list_models(f"*{arch.name.split('_')[0]}*")[:8]
+        raise ValueError(f"timm has no architecture {arch.name!r}; near ones are {', '.join(near) or 'none'}")
+    if arch.name.startswith("vit"):
+        model_args.setdefault("img_size", arch.image_size)
+    try:
+        net: nn.Module = timm.create_model(arch.name, pretrained=False, **{**arch.options, **model_args})
+    except TypeError as error:
+        raise ValueError(f"timm's {arch.name} does not take these options {dict(arch.options)}: {error}") from error
+    return net
+
+
+def load_exact(net: nn.Module, state: Mapping[str, Tensor], *, what: str, missing: Set[str] = frozenset(), unexpected: Set[str] = frozenset()) -> None:
+    """Load a state dict under an exact key contract: no silently random layer, no silently dropped one.
+
+    Args:
+        net: Target.
+        state: Source.
+        what: Name of the source, for the message.
+        missing: Keys that `state` must lack (the head to be trained).
+        unexpected: Keys that `state` must have in excess (parts not needed).
+
+    Raises:
+        ValueError: Naming keys or shapes, if the contract is broken.
+    """
+    own = net.state_dict()
+    shapes = [f"{k} is {tuple(state[k].shape)}, the architecture has {tuple(own[k].shape)}" for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    lost, extra = own.keys() - state.keys() - missing, state.keys() - own.keys() - unexpected
+    broken = (missing & state.keys()) | (unexpected - state.keys())
+    if shapes or lost or extra or broken:
+        raise ValueError(
+            f"{what} does not fit the architecture: "
+            + "; ".join(
+                f"{title} {', '.join(sorted(keys)[:4])}{' ...' if len(keys) > 4 else ''}"
+                for title, keys in (("other shapes:", shapes), ("missing", lost), ("unexpected", extra), ("against the contract", broken))
+                if keys
+            )
+        )
+    net.load_state_dict({k: v for k, v in state.items() if k in own}, strict=not missing)
+
+
+def load_backbone(checkpoint: Checkpoint, *, what: str) -> Backbone:
+    """The model of a checkpoint, head included if it is a classifier, in eval mode.
+
+    Raises:
+        ValueError: If the weights are not those of the architecture.
+    """
+    meta = checkpoint.meta
+    model_args = {} if meta.global_pool is None else {"global_pool": meta.global_pool}
+    model = Backbone(meta.arch, mean=meta.mean, std=meta.std, num_classes=len(meta.classes), model_args=model_args)
+    load_exact(model.net, checkpoint.state, what=what)
+    return model.eval()

@@ -1,0 +1,212 @@
+"""The ``cim-bench`` command. Heavy modules are imported by the command that needs them, never by ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cim_bench import __version__, registry
+
+if TYPE_CHECKING:
+    from cim_bench.recipe import Benchmark
+
+EPILOG = """\
+examples:
+  cim-bench demo                                    a whole benchmark on real photographs, in minutes
+  cim-bench pretrain cim_vit_base --data.root IMAGENET --training.epochs 100
+  cim-bench evaluate runs/cim/checkpoint --evaluators knn linear_probe --data.root IMAGENET
+  cim-bench run my_recipe.py --plan                 what would run, what is finished
+  cim-bench report runs/demo                        the tables, again
+
+Every field of a recipe can be overridden by its dotted name; `cim-bench run RECIPE --help` lists them.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands; fields of recipes are parsed later, by tyro."""
+    parser = argparse.ArgumentParser(
+        prog="cim-bench", description="Evaluate self-supervised vision checkpoints.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"cim-bench {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, help_: str, *, output: str | None = None, fields: bool = False) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help_, description=help_, add_help=not fields)
+        command.set_defaults(fields=fields)
+        if output is not None:
+            command.add_argument("--output", type=Path, default=None, help=f"folder for results (default: {output})")
+        return command
+
+    pretrain = add("pretrain", "Train a checkpoint by a recipe.", output="runs/RECIPE", fields=True)
+    pretrain.add_argument("recipe", help="a recipe's name (see `cim-bench list`) or a .py file")
+    evaluate = add("evaluate", "Measure checkpoints.", output="runs/evaluate", fields=True)
+    evaluate.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="checkpoint folders")
+    evaluate.add_argument("--evaluators", nargs="+", default=["knn", "linear_probe"], help="evaluators, or recipes of one")
+    evaluate.add_argument("--seed", type=int, default=0, help="of every random choice")
+    run = add("run", "Run a benchmark: every subject through every evaluator.", output="runs/NAME", fields=True)
+    run.add_argument("recipe", help="a recipe's name (see `cim-bench list`) or a .py file")
+    run.add_argument("--plan", action="store_true", help="print the jobs and their state, run nothing")
+    demo = add("demo", "Pre-train and evaluate on real photographs, print the table.", output="runs/demo", fields=True)
+    demo.set_defaults(recipe="demo", plan=False)
+    report = add("report", "Print and save the tables of finished runs.", output="RUNS")
+    report.add_argument("runs", type=Path, metavar="RUNS", help="folder that holds records")
+    visualize = add("visualize", "Draw what a checkpoint's pretext sees and predicts.")
+    visualize.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint that `pretrain` made")
+    visualize.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
+    visualize.add_argument("--output", type=Path, default=Path("visualize.png"), help="the picture (default: %(default)s)")
+    visualize.add_argument("--seed", type=int, default=0, help="of the exemplars")
+    add("list", "List recipes, pretexts, evaluators and executors.")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    options, fields = parser.parse_known_args(arguments)
+    if fields and not options.fields:
+        parser.error(f"{options.command} has no option {fields[0]!r}; see `cim-bench {options.command} --help`")
+    try:
+        status: int = COMMANDS[options.command](options, fields)
+        return status
+    except KeyboardInterrupt:
+        print("cim-bench: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ArithmeticError) as error:
+        from cim_bench.runner import one_sentence
+
+        if os.environ.get("CIM_BENCH_DEBUG"):
+            raise
+        print(f"cim-bench: {one_sentence(error)}", file=sys.stderr)
+        return 1
+
+
+def command_list(_options: argparse.Namespace, _fields: Sequence[str]) -> int:
+    """Names and first docstring lines, read from source."""
+    for group in registry.GROUPS:
+        print(group)
+        for name, target in registry.choices(group).items():
+            print(f"  {name:24s} {registry.summary(target)}")
+    return 0
+
+
+def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
+    """Make one checkpoint."""
+    from cim_bench.pretrain.loop import pretrain
+    from cim_bench.recipe import Pretraining, load_recipe, override
+    from cim_bench.runner import check_writable, pretraining_folder
+
+    recipe = load_recipe(options.recipe)
+    if not isinstance(recipe, Pretraining):
+        raise ValueError(f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a pre-training; {_other_way(recipe, options.recipe)}")
+    recipe = override(recipe, fields, f"cim-bench pretrain {options.recipe}")
+    output = options.output or Path("runs") / Path(options.recipe).stem
+    check_writable(output)
+    folder, key = pretraining_folder(recipe, output)
+    meta = pretrain(recipe, folder, key)
+    print(f"{folder / 'checkpoint'}  {meta.method} {meta.arch}, {meta.epochs} epochs, weights {meta.hash[:12]}")
+    return 0
+
+
+def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
+    """Run or plan a benchmark recipe."""
+    from cim_bench.recipe import Benchmark, load_recipe, override
+
+    recipe = load_recipe(options.recipe)
+    if not isinstance(recipe, Benchmark):
+        raise ValueError(f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a benchmark; {_other_way(recipe, options.recipe)}")
+    benchmark = override(recipe, fields, f"cim-bench run {options.recipe}")
+    return run_benchmark(benchmark, options.output or Path("runs") / benchmark.name, plan=options.plan)
+
+
+def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
+    """A benchmark of existing checkpoints and named evaluators."""
+    from cim_bench.checkpoint import read_meta
+    from cim_bench.recipe import Benchmark, Data, Evaluator, FromCheckpoint, load_recipe, override
+
+    def evaluator(name: str) -> Evaluator:
+        made = load_recipe(name) if name in registry.choices("recipes") else registry.load(registry.target("evaluators", name))()
+        if not isinstance(made, Evaluator):
+            raise ValueError(f"recipe {name!r} is not an evaluator; choose one of {', '.join(registry.choices('evaluators'))}")
+        return made
+
+    if not options.checkpoints and "--help" not in fields:
+        raise ValueError("no checkpoint given; name one or more checkpoint folders")
+    for path in options.checkpoints:
+        read_meta(Path(path))
+    subjects = {str(path): FromCheckpoint(path=path) for path in options.checkpoints}
+    benchmark = Benchmark(
+        name="evaluate", subjects=dict(subjects), evaluators={name: evaluator(name) for name in options.evaluators},
+        data=Data(), seed=options.seed,
+    )  # fmt: skip
+    benchmark = override(benchmark, fields, "cim-bench evaluate")
+    return run_benchmark(benchmark, options.output or Path("runs/evaluate"))
+
+
+def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False) -> int:
+    """Run it and print its tables; with `plan`, print its jobs instead."""
+    from cim_bench.plan import make_plan
+    from cim_bench.runner import Runner, is_main
+
+    runner = Runner(benchmark, output)
+    if plan:
+        for job in make_plan(benchmark):
+            print(f"{runner.status(job):9s} {job.name}" + (f"  (after {', '.join(job.needs)})" if job.needs else ""))
+        return 0
+    results = runner.run()
+    failed = [result for result in results.values() if result.status in ("failed", "blocked")]
+    if is_main():
+        if len(failed) < len(results):
+            print_report(benchmark.report, output, output)
+        for result in failed:
+            print(f"cim-bench: {result.job.name} {result.status}: {result.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def print_report(paper: str, runs: Path, output: Path) -> None:
+    """Print a paper's tables over all records below `runs` and save them in `output`."""
+    print(registry.load(f"cim_bench.reports.papers.{paper}:report")(runs, output))
+
+
+def command_report(options: argparse.Namespace, _fields: Sequence[str]) -> int:
+    """Tables from records."""
+    print_report("cim_cvpr2023", options.runs, options.output or (options.runs if options.runs.is_dir() else options.runs.parent))
+    return 0
+
+
+def command_visualize(options: argparse.Namespace, _fields: Sequence[str]) -> int:
+    """One figure of a pretext at work."""
+    from cim_bench.pretrain.visualize import visualize
+
+    visualize(options.checkpoint, options.images, options.output, seed=options.seed)
+    print(options.output)
+    return 0
+
+
+def _other_way(recipe: object, name: str) -> str:
+    from cim_bench.recipe import Benchmark, Evaluator
+
+    if isinstance(recipe, Benchmark):
+        return f"use `cim-bench run {name}`"
+    if isinstance(recipe, Evaluator):
+        return f"use `cim-bench evaluate CHECKPOINT --evaluators {name}`"
+    return f"use `cim-bench pretrain {name}`"
+
+
+COMMANDS = {
+    "pretrain": command_pretrain,
+    "evaluate": command_evaluate,
+    "run": command_run,
+    "demo": command_run,
+    "report": command_report,
+    "visualize": command_visualize,
+    "list": command_list,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

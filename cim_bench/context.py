@@ -1,0 +1,71 @@
+"""What an evaluator is given besides the model: data, seed, machine, and a folder for what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from cim_bench.checkpoint import Meta, save_checkpoint
+from cim_bench.data.images import ImageSet
+from cim_bench.recipe import Data, Machine
+
+CLASSIFIER = "classifier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """One evaluation job.
+
+    Attributes:
+        data: The image set to read.
+        machine: Device, workers, micro-batch.
+        seed: Of every random choice.
+        folder: The job's own folder.
+        subject: Identity of the weights.
+        main: False on all but the main process, which alone writes.
+        warnings: Sentences that end up as footnotes of the job's cells.
+    """
+
+    data: Data
+    machine: Machine
+    seed: int
+    folder: Path
+    subject: Meta
+    main: bool = True
+    warnings: list[str] = field(default_factory=list)
+
+    def train_images(self) -> ImageSet:
+        """The split that may be learned from."""
+        return ImageSet(self.data, self.data.train_split)
+
+    def val_images(self) -> ImageSet:
+        """The split that is scored.
+
+        Raises:
+            ValueError: If its classes are not those of the training split.
+        """
+        images = ImageSet(self.data, self.data.val_split)
+        known = self.train_images().classes
+        if images.classes != known:
+            odd = sorted(set(images.classes) ^ set(known))
+            raise ValueError(f"{self.data.name}: {self.data.train_split} and {self.data.val_split} differ in {len(odd)} classes, e.g. {odd[:3]}")
+        return images
+
+    def save_outcomes(self, images: ImageSet, labels: Tensor, predictions: Mapping[str, Tensor]) -> None:
+        """Keep the outcome of each sample (id, label, one prediction column a variant) in ``outcomes.parquet``."""
+        if self.main:
+            columns = {"id": [images.image_id(i) for i in range(len(images))], "label": labels.numpy()}
+            columns |= {name: values.numpy() for name, values in predictions.items()}
+            temporary = self.folder / ".outcomes.parquet"
+            pq.write_table(pa.table(columns), temporary)
+            temporary.replace(self.folder / "outcomes.parquet")
+
+    def save_classifier(self, state: Mapping[str, Tensor], meta: Meta) -> None:
+        """Keep the fine-tuned child checkpoint, which classifier evaluators use."""
+        if self.main:
+            save_checkpoint(self.folder / CLASSIFIER, state, meta)

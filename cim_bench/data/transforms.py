@@ -1,0 +1,100 @@
+"""What happens between a decoded image and a tensor in [0, 1]. Normalisation is the backbone's business."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torchvision import transforms as T
+from torchvision.transforms import functional as F
+
+from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from cim_bench.record import stable_hash
+
+
+def seed_all(*parts: int | str) -> None:
+    """Seed Python, NumPy and torch from a tuple, e.g. (seed, epoch, index): randomness without state to save."""
+    seed = int(stable_hash(parts)[:8], 16)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  timm's RandAugment and Mixup draw from the global generator
+    torch.manual_seed(seed)
+
+
+def to_uint8(image: Image.Image) -> Tensor:
+    """PIL image to (3, H, W) uint8; divided by 255 on the device."""
+    return torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1).contiguous()
+
+
+class EvalTransform:
+    """Resize the short side so that `size` is `crop_pct` of it (bicubic), then crop the centre.
+
+    Args:
+        size: Output height and width in pixels.
+        crop_pct: 0.875 is the usual 224 of 256; 1.0 crops nothing of a square image.
+    """
+
+    def __init__(self, size: int, crop_pct: float) -> None:
+        self.size, self.resize = size, math.floor(size / crop_pct)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """(3, size, size) uint8."""
+        image = F.resize(image, self.resize, interpolation=F.InterpolationMode.BICUBIC)
+        return to_uint8(F.center_crop(image, [self.size, self.size]))
+
+
+class FinetuneTransform:
+    """Random resized crop, flip, RandAugment and random erasing as timm and MAE chain them.
+
+    Args:
+        size: Output height and width in pixels.
+        auto_augment: timm's RandAugment string; empty for none.
+        reprob: Probability of erasing a box with normal noise (in normalised space, as timm does).
+        scale: Area range of the crop.
+    """
+
+    def __init__(self, size: int, *, auto_augment: str, reprob: float, scale: tuple[float, float]) -> None:
+        fill = tuple(round(255 * value) for value in IMAGENET_MEAN)
+        steps = [T.RandomResizedCrop(size, scale=scale, interpolation=F.InterpolationMode.BICUBIC), T.RandomHorizontalFlip()]
+        if auto_augment:
+            hparams = {"translate_const": int(size * 0.45), "img_mean": fill, "interpolation": Image.Resampling.BICUBIC}
+            steps.append(rand_augment_transform(auto_augment, hparams))
+        self.augment = T.Compose(steps)
+        self.erase = RandomErasing(reprob, mode="pixel", device="cpu")
+        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """(3, size, size) float; in [0, 1] but for erased boxes."""
+        pixels = to_uint8(self.augment(image)).float() / 255
+        erased: Tensor = self.erase((pixels - self.mean) / self.std)
+        return erased * self.std + self.mean
+
+
+class SingleRandomResizedCrop:
+    """MAE's linear-probing crop: one draw of area and aspect, clipped to the image, then a flip.
+
+    Source: facebookresearch/mae, util/crop.py (torchvision's version retries instead of clipping).
+
+    Args:
+        size: Output height and width in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """(3, size, size) uint8."""
+        width, height = image.size
+        area = width * height * float(torch.empty(1).uniform_(0.08, 1.0))
+        aspect = math.exp(float(torch.empty(1).uniform_(math.log(3 / 4), math.log(4 / 3))))
+        w, h = min(round(math.sqrt(area * aspect)), width), min(round(math.sqrt(area / aspect)), height)
+        top = int(torch.randint(0, height - h + 1, ()))
+        left = int(torch.randint(0, width - w + 1, ()))
+        image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
+        pixels = to_uint8(image)
+        return pixels.flip(-1) if torch.rand(()) < 0.5 else pixels

@@ -1,0 +1,68 @@
+"""WebDataset shards with random access: their tar headers are indexed once, so counts stay exact."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One image inside a shard."""
+
+    shard: Path
+    key: str
+    offset: int
+    size: int
+
+
+class WebDatasetReader:
+    """Samples of ``*.tar`` shards as pairs ``KEY.jpg`` and ``KEY.cls``, in shard and key order.
+
+    Offers the interface of timm's readers; timm's own WebDataset reader is a stream without length.
+
+    Raises:
+        ValueError: If there is no shard, or an image has no ``.cls``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        shards = sorted(folder.glob("*.tar"))
+        if not shards:
+            raise ValueError(f"{folder} holds no *.tar shard")
+        self.samples = [sample for shard in shards for sample in _index(shard)]
+        self.class_to_idx = {str(label): label for label in range(1 + max((s[1] for s in self.samples), default=-1))}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
+        member, label = self.samples[index]
+        with member.shard.open("rb") as file:
+            file.seek(member.offset)
+            return io.BytesIO(file.read(member.size)), label
+
+    def filename(self, index: int) -> str:
+        """``SHARD/KEY`` of a sample."""
+        member = self.samples[index][0]
+        return f"{member.shard.name}/{member.key}"
+
+
+def _index(shard: Path) -> list[tuple[Member, int]]:
+    images: dict[str, Member] = {}
+    labels: dict[str, int] = {}
+    with tarfile.open(shard) as tar:
+        for entry in tar:
+            key, _, suffix = entry.name.partition(".")
+            if suffix.lower() in IMAGE_SUFFIXES:
+                images[key] = Member(shard, key, entry.offset_data, entry.size)
+            elif suffix == "cls":
+                text = tar.extractfile(entry)
+                assert text is not None
+                labels[key] = int(text.read())
+    if lost := sorted(images.keys() - labels.keys()):
+        raise ValueError(f"{shard}: {len(lost)} images have no .cls label, the first is {lost[0]}")
+    return [(member, labels[key]) for key, member in sorted(images.items())]

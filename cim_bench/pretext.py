@@ -1,0 +1,51 @@
+"""What a pretext gives to the training loop: a model that returns its loss, and inputs made from one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+Batch = Mapping[str, Tensor]
+
+
+class PretextInputs(Protocol):
+    """Picklable: runs in loader workers. Randomness comes from torch's global generator, seeded per sample."""
+
+    def __call__(self, image: Image.Image) -> dict[str, Tensor]:
+        """Tensors of one sample, stacked by the loader."""
+        ...
+
+
+class PretextModel(nn.Module):
+    """A self-supervised model: the backbone and whatever its loss needs."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """``loss`` (scalar) and further scalars for the log."""
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """Called once after every optimiser step with the finished fraction of training, in [0, 1)."""
+
+    @torch.no_grad()
+    def held_out(self, batch: Batch) -> dict[str, Tensor]:
+        """Sums over the batch that `held_out_metrics` divides; called with the model in eval mode."""
+        raise NotImplementedError
+
+    def held_out_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Metrics of the whole held-out set from the summed sums."""
+        raise NotImplementedError
+
+    def backbone_state(self, which: Literal["online", "ema"]) -> dict[str, Tensor]:
+        """The encoder as a plain timm state dict.
+
+        Raises:
+            ValueError: If the method keeps no EMA encoder and one is asked for.
+        """
+        raise NotImplementedError

@@ -1,0 +1,262 @@
+"""Recipes: Python functions that return one complete frozen dataclass, and their command-line overrides.
+
+The dataclasses and plug-in contracts here import no torch, so that listing and planning stay instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from cim_bench import registry
+from cim_bench.record import Measurement
+
+if TYPE_CHECKING:
+    from cim_bench.backbone import Backbone
+    from cim_bench.context import Context
+    from cim_bench.pretext import PretextInputs, PretextModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arch:
+    """A timm architecture: its name, input size and any further argument of ``timm.create_model``."""
+
+    name: str = "vit_base_patch16_224"
+    image_size: int = 224
+    options: Mapping[str, int | float | str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        options = "".join(f",{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.name}@{self.image_size}{options}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A labelled image set.
+
+    Attributes:
+        name: What tables call it.
+        root: A folder (ImageFolder, tar files), or ``wds/FOLDER``, ``hfds/NAME``, ``torch/NAME`` (see
+            `cim_bench.data.images`); ``photos`` is the demo's own set.
+        train_split: Split that training and k-NN banks read.
+        val_split: Split that is scored.
+        cache: Download folder of ``torch/`` and ``hfds/`` sets.
+        bad_files: A text file with one image id a line to leave out; it becomes part of the fingerprint.
+    """
+
+    name: str = "imagenet-1k"
+    root: str = "data/imagenet"
+    train_split: str = "train"
+    val_split: str = "val"
+    cache: str | None = None
+    bad_files: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One optimisation schedule. Every value can move a number, so all of it belongs to the job's key.
+
+    Attributes:
+        epochs: Passes over the data.
+        warmup_epochs: Linear warm-up from 0, set per step.
+        effective_batch: Images per optimiser step over all devices; accumulation is derived from it.
+        base_lr: Learning rate per `lr_batch` images of `effective_batch`.
+        lr_batch: 256 for MAE and CIM recipes, 512 for SimMIM's.
+        min_lr: Value at the end of the half-cosine.
+        optimizer: Any name of ``timm.optim``.
+        betas: Of Adam-like optimisers.
+        momentum: Of SGD-like optimisers.
+        weight_decay: Not applied to biases, norms, position and class tokens.
+        layer_decay: Factor of the learning rate per layer below the head; ``None`` for one rate.
+        clip_grad: Largest gradient norm, in every precision; ``None`` for no clipping.
+        precision: Of forward and backward; weights are always fp32.
+    """
+
+    epochs: int
+    effective_batch: int
+    base_lr: float
+    warmup_epochs: float = 0.0
+    lr_batch: int = 256
+    min_lr: float = 0.0
+    optimizer: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    layer_decay: float | None = None
+    clip_grad: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """How the work is fitted to this machine; nothing here belongs to a job's key.
+
+    Attributes:
+        device: ``auto`` takes the accelerator if there is one; ``cpu`` never does.
+        workers: Loader processes per device.
+        micro_batch: Most images per device in one pass; halved on out-of-memory.
+        compile: Run training through ``torch.compile``.
+        save_every_s: Seconds between resume points.
+        log_every: Steps between two lines of the training log.
+    """
+
+    device: Literal["auto", "cpu"] = "auto"
+    workers: int = 8
+    micro_batch: int = 256
+    compile: bool = False
+    save_every_s: float = 300.0
+    log_every: int = 10
+
+
+class Pretext:
+    """Contract of a self-supervised method; subclasses are frozen keyword-only dataclasses of its settings."""
+
+    method: ClassVar[str]
+    version: ClassVar[int]
+
+    def build(self, arch: Arch) -> PretextModel:
+        """A freshly initialised model (from torch's global generator)."""
+        raise NotImplementedError
+
+    def inputs(self, arch: Arch) -> PretextInputs:
+        """What a loader worker does to one decoded image."""
+        raise NotImplementedError
+
+
+class Evaluator:
+    """Contract of a protocol; subclasses are frozen keyword-only dataclasses whose fields are its knobs.
+
+    Attributes:
+        version: Bumped whenever numbers can move.
+        needs: What `run` is given; a ``classifier`` is the checkpoint that fine-tuning saved.
+    """
+
+    version: ClassVar[int]
+    needs: ClassVar[Literal["backbone", "classifier"]]
+
+    def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
+        """Measure `model`; raw values with exact counts."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """Everything that makes a checkpoint."""
+
+    pretext: Pretext
+    arch: Arch
+    data: Data
+    training: Training
+    export: Literal["online", "ema"] = "online"
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromCheckpoint:
+    """A subject whose checkpoint exists already."""
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomInit:
+    """A subject without pre-training: timm's initialisation, or the one that `pretext` starts from."""
+
+    arch: Arch
+    pretext: Pretext | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Subjects × evaluators × data.
+
+    Attributes:
+        name: Name of the default output folder.
+        subjects: Rows.
+        evaluators: Protocols, by the name their jobs carry.
+        data: The image set that evaluators read unless they name their own.
+        seed: Seed of every evaluation.
+        executor: Registry name of what runs the jobs.
+        report: Registry name of the tables to print at the end.
+    """
+
+    name: str
+    subjects: dict[str, Pretraining | FromCheckpoint | RandomInit]
+    evaluators: dict[str, Evaluator]
+    data: Data
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
+    executor: str = "local"
+    report: str = "cim_cvpr2023"
+
+
+def settings(value: object) -> Any:
+    """A dataclass as JSON-serialisable values; plug-ins keep their class name, so that two never look alike."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {f.name: settings(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **named} if isinstance(value, Pretext | Evaluator) else named
+    if isinstance(value, Mapping):
+        return {str(key): settings(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [settings(item) for item in value]
+    return value
+
+
+def load_recipe(name: str) -> Any:
+    """The object of a registered recipe, or of a user's file (its function of the file's name, or ``recipe``).
+
+    Raises:
+        ValueError: For an unknown name, or a file without such a function.
+    """
+    if not name.endswith(".py"):
+        return registry.load(registry.target("recipes", name))()
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(f"no recipe file at {path}; give a registered recipe ({', '.join(registry.choices('recipes'))}) or a .py file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, path.stem, None) or getattr(module, "recipe", None)
+    if function is None:
+        raise ValueError(f"{path} defines neither {path.stem}() nor recipe(); name the function that returns the recipe so")
+    return function()
+
+
+def override(recipe: T, arguments: Sequence[str], prog: str) -> T:
+    """Change fields of a recipe by their dotted names, e.g. ``--training.epochs 5``.
+
+    Raises:
+        ValueError: One sentence, for an unknown name or a value of the wrong type.
+    """
+    import tyro
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                type(recipe), default=recipe, args=list(arguments), prog=prog, config=(tyro.conf.AvoidSubcommands,)
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ValueError(_one_sentence(errors.getvalue(), prog)) from None
+
+
+def _one_sentence(panel: str, prog: str) -> str:
+    """tyro's error panel without its title, frame and hints."""
+    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in panel.splitlines()]
+    text = " ".join(line for line in lines[1:] if line)
+    text = re.split(r"Argument helptext|For full helptext", text)[0]
+    return f"{re.sub(r'  +', ' ', text).strip(' .')} (`{prog} --help` lists every field)"

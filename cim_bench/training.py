@@ -1,0 +1,340 @@
+"""The one training loop: pre-training, fine-tuning and probing all pass through `fit`.
+
+Every random choice is a function of (seed, epoch, sample) or (seed, step), never of a generator's history, so
+a run that was killed and started again ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from PIL import Image
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
+
+from cim_bench.data.images import ImageSet
+from cim_bench.data.transforms import seed_all
+from cim_bench.progress import Meter
+from cim_bench.recipe import Machine, Training
+
+RESUME, LOG = "resume.pt", "metrics.jsonl"
+Batch = dict[str, Tensor]
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite; the message names step, files and the last good resume point."""
+
+
+class TrainSet(Protocol):
+    """What `fit` reads: samples by (epoch, index), and a name for each."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]: ...
+    def image_id(self, index: int) -> str:
+        """Name of a sample for error messages."""
+        ...
+
+
+class Augmented(Dataset[dict[str, Any]]):
+    """An image set under a random transform whose draws depend on (seed, epoch, index) alone.
+
+    Args:
+        images: Source.
+        transform: Image to a tensor or a dict of tensors.
+        seed: Of the run.
+    """
+
+    def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Any], seed: int) -> None:
+        self.images, self.transform, self.seed = images, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = where
+        image, label = self.images.read(index)
+        seed_all(self.seed, epoch, index)
+        made = self.transform(image)
+        sample = made if isinstance(made, dict) else {"image": made}
+        return {**sample, "label": label, "index": index}
+
+    def image_id(self, index: int) -> str:
+        """The image's name."""
+        return self.images.image_id(index)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How an effective batch is spread over devices and passes."""
+
+    per_epoch: int
+    total: int
+    micro_batch: int
+    accumulation: int
+
+    @classmethod
+    def plan(cls, samples: int, training: Training, machine: Machine, processes: int) -> Steps:
+        """Derive accumulation so that the effective batch is exactly the recipe's.
+
+        Raises:
+            ValueError: If the data is smaller than one batch, or the batch does not divide over the devices.
+        """
+        batch = training.effective_batch
+        if samples < batch:
+            raise ValueError(f"{samples} training images are fewer than one effective batch of {batch}; lower --training.effective-batch")
+        if batch % processes:
+            raise ValueError(f"an effective batch of {batch} does not divide over {processes} processes; use a divisor of {batch}")
+        share = batch // processes
+        micro = next(m for m in range(min(share, machine.micro_batch), 0, -1) if share % m == 0)
+        per_epoch = samples // batch
+        return cls(per_epoch=per_epoch, total=per_epoch * training.epochs, micro_batch=micro, accumulation=share // micro)
+
+
+class StepSampler:
+    """Micro-batches of (epoch, index), from a step on: one stream over all epochs, the last partial batch dropped."""
+
+    def __init__(self, samples: int, steps: Steps, *, batch: int, seed: int, start: int, rank: int, processes: int) -> None:
+        self.samples, self.steps, self.batch, self.seed = samples, steps, batch, seed
+        self.start, self.rank, self.processes = start, rank, processes
+
+    def __len__(self) -> int:
+        return (self.steps.total - self.start) * self.steps.accumulation
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        share = self.batch // self.processes
+        for step in range(self.start, self.steps.total):
+            epoch, position = divmod(step, self.steps.per_epoch)
+            if step == self.start or position == 0:
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                order = torch.randperm(self.samples, generator=generator).tolist()
+            begin = position * self.batch + self.rank * share
+            for micro in range(begin, begin + share, self.steps.micro_batch):
+                yield [(epoch, index) for index in order[micro : micro + self.steps.micro_batch]]
+
+
+def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
+    """Linear warm-up then half a cosine to `min_lr`, per step (facebookresearch/mae, util/lr_sched.py)."""
+    peak = training.base_lr * training.effective_batch / training.lr_batch
+    epoch = step / per_epoch
+    if epoch < training.warmup_epochs:
+        return peak * epoch / training.warmup_epochs
+    progress = (epoch - training.warmup_epochs) / max(training.epochs - training.warmup_epochs, 1e-12)
+    return training.min_lr + (peak - training.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices decay; biases, norms, position and class tokens (at most 1-D, or so named) do not."""
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.ndim <= 1 or name.endswith(("pos_embed", "cls_token"))
+            (free if plain else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+def make_accelerator(machine: Machine, precision: str = "fp32") -> Accelerator:
+    """Accelerate's engine for this process; its settings may differ from one job to the next.
+
+    Raises:
+        ValueError: If this machine cannot do the precision.
+    """
+    AcceleratorState._reset_state(reset_partial_state=machine.device == "cpu")
+    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
+    return Accelerator(mixed_precision=mixed, cpu=machine.device == "cpu")
+
+
+class Fit:
+    """One run of training; see `fit`."""
+
+    def __init__(self, model: nn.Module, samples: TrainSet, groups: list[dict[str, Any]], *, training: Training, machine: Machine, seed: int, folder: Path, title: str) -> None:
+        self.training, self.machine, self.seed, self.folder, self.title = training, machine, seed, folder, title
+        self.samples, self.raw = samples, model
+        self.engine = make_accelerator(machine, training.precision)
+        self.steps = Steps.plan(len(samples), training, machine, self.engine.num_processes)
+        kwargs: dict[str, Any] = {"betas": training.betas} if "adam" in training.optimizer or training.optimizer == "lamb" else {"momentum": training.momentum}
+        optimizer = create_optimizer_v2(groups, opt=training.optimizer, lr=training.base_lr, weight_decay=0.0, **kwargs)
+        compiled = torch.compile(model) if machine.compile else model
+        self.model, self.optimizer = self.engine.prepare(compiled, optimizer)
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.splits = 1
+        self.start = self._resume()
+
+    def run(self, after_step: Callable[[float], None] | None, validate: Callable[[], dict[str, float]] | None) -> None:
+        """Train from the resume point to the end."""
+        steps, main = self.steps, self.engine.is_main_process
+        sampler = StepSampler(
+            len(self.samples), steps, batch=self.training.effective_batch, seed=self.seed, start=self.start,
+            rank=self.engine.process_index, processes=self.engine.num_processes,
+        )  # fmt: skip
+        workers = self.machine.workers
+        loader = DataLoader(self.samples, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0, worker_init_fn=_one_thread, pin_memory=self.engine.device.type == "cuda")  # type: ignore[arg-type]
+        batches = iter(loader)
+        every = steps.per_epoch * max(1, self.training.epochs // 10)
+        saved, began, since = time.monotonic(), time.monotonic(), self.start
+        with Meter(self.title, steps.total, start=self.start, show=main) as meter, _Log(self.folder, self.start, main) as log:
+            for step in range(self.start, steps.total):
+                outputs = self._step(step, [next(batches) for _ in range(steps.accumulation)])
+                if after_step is not None:
+                    after_step(step / steps.total)
+                done, now = step + 1, time.monotonic()
+                if done % self.machine.log_every == 0 or done == steps.total:
+                    rate = (done - since) * self.training.effective_batch / max(now - began, 1e-9)
+                    began, since = now, done
+                    log.write(step, {**outputs, "images_per_s": rate})
+                if validate is not None and (done % every == 0 or done == steps.total):
+                    log.write(step, validate())
+                meter.step(note=f"loss {outputs['loss']:.4f}")
+                if now - saved >= self.machine.save_every_s and done < steps.total:
+                    self._save(done)
+                    saved = time.monotonic()
+
+    def _step(self, step: int, batches: list[Batch]) -> dict[str, float]:
+        """One optimiser step over all micro-batches; out of memory halves the passes and tries again."""
+        lr = learning_rate(step, per_epoch=self.steps.per_epoch, training=self.training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        while True:
+            try:
+                outputs = self._backward(step, batches)
+                break
+            except torch.OutOfMemoryError:
+                if self.splits >= self.steps.micro_batch:
+                    raise
+                self.splits *= 2
+                print(f"{self.title}: out of memory; passes of {self.steps.micro_batch // self.splits} images from now on, the effective batch stays {self.training.effective_batch}", file=sys.stderr)
+        norm = self.engine.clip_grad_norm_(self.parameters, self.training.clip_grad or math.inf)
+        self.optimizer.step()
+        return {"lr": lr, "grad_norm": float(norm), **outputs}
+
+    def _backward(self, step: int, batches: list[Batch]) -> dict[str, float]:
+        """Gradients of the mean loss over the effective batch, and its mean outputs on this process."""
+        self.optimizer.zero_grad()
+        share = self.steps.micro_batch * self.steps.accumulation
+        sums: dict[str, Tensor] = {}
+        passes = [(number, part) for number, batch in enumerate(batches) for part in _split(batch, self.splits)]
+        for position, (number, batch) in enumerate(passes):
+            seed_all(self.seed, "step", step, number, self.engine.process_index)
+            names = batch["index"]
+            moved = {key: value.to(self.engine.device, non_blocking=True) for key, value in batch.items()}
+            last = position == len(passes) - 1
+            with contextlib.nullcontext() if last else self.engine.no_sync(self.model), self.engine.autocast():
+                outputs = self.model(moved)
+            weight = len(names) / share
+            if not torch.isfinite(outputs["loss"]):
+                self._stop(step, float(outputs["loss"]), names.tolist())
+            with contextlib.nullcontext() if last else self.engine.no_sync(self.model):
+                self.engine.backward(outputs["loss"] * weight)
+            for key, value in outputs.items():
+                sums[key] = sums.get(key, torch.zeros((), device=value.device)) + value.detach().float() * weight
+        return {key: float(value) for key, value in sums.items()}
+
+    def _stop(self, step: int, loss: float, indices: Sequence[int]) -> None:
+        files = ", ".join(self.samples.image_id(i) for i in indices)
+        kept = self.folder / RESUME
+        good = f"the last good state is {kept}" if kept.exists() else "no state was saved before it"
+        raise NonFiniteLossError(f"{self.title}: loss is {loss} at step {step}; {good}; lower the learning rate or look at the batch: {files}")
+
+    def _save(self, step: int) -> None:
+        """Write the resume point, atomically, from the main process."""
+        if self.engine.is_main_process:
+            scaler = self.engine.scaler.state_dict() if self.engine.scaler is not None else {}
+            state = {"step": step, "model": self.raw.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": scaler}
+            temporary = self.folder / f".{RESUME}.{os.getpid()}"
+            torch.save(state, temporary)
+            temporary.replace(self.folder / RESUME)
+        self.engine.wait_for_everyone()
+
+    def _resume(self) -> int:
+        path = self.folder / RESUME
+        if not path.exists():
+            return 0
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.raw.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self.engine.scaler is not None:
+            self.engine.scaler.load_state_dict(state["scaler"])
+        return int(state["step"])
+
+
+def fit(
+    model: nn.Module, samples: TrainSet, groups: list[dict[str, Any]], *, training: Training, machine: Machine, seed: int, folder: Path,
+    title: str, after_step: Callable[[float], None] | None = None, validate: Callable[[], dict[str, float]] | None = None,
+) -> None:  # fmt: skip
+    """Train `model` in place, resuming from `folder` if a run was cut off there.
+
+    Args:
+        model: ``forward(batch)`` returns a dict with the scalar ``loss`` and further scalars to log.
+        samples: Training samples by (epoch, index).
+        groups: Optimiser groups; ``lr_scale`` multiplies the schedule, ``weight_decay`` is used as it stands.
+        training: The schedule.
+        machine: How it is fitted to this machine.
+        seed: Of order, augmentation and dropout.
+        folder: Gets ``metrics.jsonl``, TensorBoard events and, while training lasts, ``resume.pt``.
+        title: Names the work in progress lines and errors.
+        after_step: Called with the finished fraction after each optimiser step.
+        validate: Called about ten times in training and at its end; its numbers go to the log.
+
+    Raises:
+        NonFiniteLossError: With step, files and last good state.
+        ValueError: If batch, data and devices do not fit together.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Fit(model, samples, groups, training=training, machine=machine, seed=seed, folder=folder, title=title)
+    run.run(after_step, validate)
+    run.engine.wait_for_everyone()
+
+
+def clear_resume(folder: Path) -> None:
+    """Remove the resume point of a finished run, once its result is safe."""
+    (folder / RESUME).unlink(missing_ok=True)
+
+
+class _Log:
+    """``metrics.jsonl`` and TensorBoard, cut back to the resume point."""
+
+    def __init__(self, folder: Path, start: int, main: bool) -> None:
+        self.main, self.path = main, folder / LOG
+        if main:
+            lines = self.path.read_text().splitlines() if self.path.exists() else []
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < start]
+            self.path.write_text("".join(line + "\n" for line in kept))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.main:
+            self.board.close()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line, and one point per value."""
+        if not self.main:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for key, value in values.items():
+            self.board.add_scalar(key, value, step)
+
+
+def _split(batch: Batch, parts: int) -> list[Batch]:
+    size = math.ceil(len(batch["index"]) / parts)
+    return [{key: value[i : i + size] for key, value in batch.items()} for i in range(0, len(batch["index"]), size)]
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,50 @@
+"""k-nearest-neighbour classification of frozen features (DINO's protocol, facebookresearch/dino eval_knn.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from cim_bench.backbone import Backbone, Feature
+from cim_bench.context import Context
+from cim_bench.data.transforms import EvalTransform
+from cim_bench.evals.metrics import accuracy, knn_predict
+from cim_bench.inference import run_models
+from cim_bench.recipe import Evaluator
+from cim_bench.record import Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNN(Evaluator):
+    """k-NN on frozen features, DINO's protocol.
+
+    Attributes:
+        k: Neighbour counts; one measurement each.
+        temperature: T of the votes exp(similarity / T).
+        feature: Which vector stands for an image; part of the protocol, for MAE-like ViTs disagree here.
+        crop_pct: Fraction of the resized short side that the centre crop keeps; 224 of 256 by default.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
+
+    k: tuple[int, ...] = (10, 20, 100, 200)
+    temperature: float = 0.07
+    feature: Feature = "cls"
+    crop_pct: float = 0.875
+
+    def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
+        """Top-1 for each k; the bank is the training split without augmentation."""
+        train, val = ctx.train_images(), ctx.val_images()
+        transform = EvalTransform(model.arch.image_size, self.crop_pct)
+        features = {"f": lambda images: model.feature(images, self.feature)}
+        bank, bank_labels = run_models(features, train, transform, machine=ctx.machine)
+        queries, labels = run_models(features, val, transform, machine=ctx.machine)
+        predictions = knn_predict(
+            bank["f"], bank_labels, queries["f"], ks=self.k, temperature=self.temperature, num_classes=len(train.classes)
+        )
+        ctx.save_outcomes(val, labels, {f"k={k}": p for k, p in predictions.items()})
+        for k, predicted in predictions.items():
+            value, n = accuracy(predicted, labels)
+            yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, variant=f"k={k}")

@@ -1,0 +1,134 @@
+"""Linear probing (MAE's protocol, facebookresearch/mae main_linprobe.py): a linear head on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cim_bench.backbone import Backbone, Feature
+from cim_bench.context import Context
+from cim_bench.data.images import ImageSet
+from cim_bench.data.transforms import EvalTransform, SingleRandomResizedCrop, seed_all
+from cim_bench.evals.metrics import accuracy
+from cim_bench.inference import run_models
+from cim_bench.recipe import Evaluator, Training
+from cim_bench.record import Measurement
+from cim_bench.training import Augmented, TrainSet, clear_resume, fit
+
+
+def mae_linear_training() -> Training:
+    """MAE's ViT-B values: LARS, base lr 0.1 per 256, batch 16384, 90 epochs, 10 of warm-up, no decay."""
+    return Training(
+        epochs=90, warmup_epochs=10, effective_batch=16384, base_lr=0.1, optimizer="lars", momentum=0.9, weight_decay=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe(Evaluator):
+    """Linear probing, MAE's protocol: LARS, BatchNorm without affine, frozen backbone.
+
+    Attributes:
+        training: Schedule of the head.
+        feature: Which vector the head sees; part of the protocol.
+        augment: ``crop`` is MAE's random crop and flip; ``none`` extracts every feature once.
+        crop_pct: Of the evaluation transform.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
+
+    training: Training = field(default_factory=mae_linear_training)
+    feature: Feature = "cls"
+    augment: Literal["crop", "none"] = "crop"
+    crop_pct: float = 0.875
+
+    def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
+        """Top-1 of the last epoch's head."""
+        train, val = ctx.train_images(), ctx.val_images()
+        transform = EvalTransform(model.arch.image_size, self.crop_pct)
+        extract = {"f": lambda images: model.feature(images, self.feature)}
+        queries, labels = run_models(extract, val, transform, machine=ctx.machine)
+        seed_all(ctx.seed, "head")
+        head = make_head(queries["f"].shape[1], len(train.classes))
+        probe: nn.Module
+        samples: TrainSet
+        if self.augment == "crop":
+            probe = Probe(model, head, self.feature)
+            samples = Augmented(train, SingleRandomResizedCrop(model.arch.image_size), ctx.seed)
+        else:
+            bank, bank_labels = run_models(extract, train, transform, machine=ctx.machine)
+            probe, samples = FeatureProbe(head), Features(train, bank["f"], bank_labels)
+        fit(
+            probe, samples, lars_groups(head), training=self.training, machine=ctx.machine, seed=ctx.seed,
+            folder=ctx.folder, title="linear probe",
+        )  # fmt: skip
+        clear_resume(ctx.folder)
+        with torch.no_grad():
+            predictions = head.eval().cpu()(queries["f"]).argmax(dim=1)
+        ctx.save_outcomes(val, labels, {"prediction": predictions})
+        value, n = accuracy(predictions, labels)
+        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)
+
+
+def make_head(dim: int, num_classes: int) -> nn.Sequential:
+    """BatchNorm without affine (eps 1e-6) and a linear layer with std 0.01 weights, as in main_linprobe.py."""
+    linear = nn.Linear(dim, num_classes)
+    nn.init.trunc_normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.BatchNorm1d(dim, affine=False, eps=1e-6), linear)
+
+
+def lars_groups(head: nn.Sequential) -> list[dict[str, Any]]:
+    """The weight is scaled by LARS's trust ratio even without decay, the bias is not (mae, util/lars.py)."""
+    return [
+        {"params": [head[1].weight], "weight_decay": 0.0, "always_adapt": True},
+        {"params": [head[1].bias], "weight_decay": 0.0, "always_adapt": False},
+    ]
+
+
+class Probe(nn.Module):
+    """A head on a frozen backbone; the loss flows into the head alone."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature) -> None:
+        super().__init__()
+        self.backbone, self.head, self.kind = backbone.requires_grad_(False).eval(), head, feature
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross entropy of uint8 images."""
+        with torch.no_grad():
+            features = self.backbone.feature(batch["image"].float() / 255, self.kind)
+        return {"loss": F.cross_entropy(self.head(features), batch["label"])}
+
+
+class FeatureProbe(nn.Module):
+    """A head on features that were extracted before."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross entropy of features."""
+        return {"loss": F.cross_entropy(self.head(batch["feature"]), batch["label"])}
+
+
+class Features(torch.utils.data.Dataset[dict[str, Any]]):
+    """Extracted features as training samples."""
+
+    def __init__(self, images: ImageSet, features: Tensor, labels: Tensor) -> None:
+        self.images, self.features, self.labels = images, features, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]:
+        return {"feature": self.features[where[1]], "label": self.labels[where[1]], "index": where[1]}
+
+    def image_id(self, index: int) -> str:
+        """The image's name."""
+        return self.images.image_id(index)

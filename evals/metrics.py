@@ -1,0 +1,62 @@
+"""Maths of the evaluators: pure functions of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> tuple[float, int]:
+    """Fraction of equal entries and their count: integers first, one division at the end.
+
+    Args:
+        predictions: (N,) class indices.
+        labels: (N,) class indices.
+
+    Raises:
+        ValueError: For an empty set or different lengths.
+    """
+    if predictions.shape != labels.shape or not len(labels):
+        raise ValueError(f"accuracy needs equally many predictions and labels, at least one; got {tuple(predictions.shape)} and {tuple(labels.shape)}")
+    return int((predictions == labels).sum()) / len(labels), len(labels)
+
+
+def knn_predict(
+    bank: Tensor, bank_labels: Tensor, queries: Tensor, *, ks: Sequence[int], temperature: float, num_classes: int, max_elements: int = 2**26
+) -> dict[int, Tensor]:  # fmt: skip
+    """Weighted k-nearest-neighbour votes: cosine similarity s votes exp(s / T) for its label.
+
+    Source: facebookresearch/dino, eval_knn.py. Queries are taken in chunks so that no similarity matrix has
+    more than `max_elements` entries.
+
+    Args:
+        bank: (N, D) training features.
+        bank_labels: (N,) their labels.
+        queries: (M, D) features to classify.
+        ks: Neighbour counts, each at most N.
+        temperature: T.
+        num_classes: C.
+        max_elements: Bound on memory.
+
+    Returns:
+        (M,) predicted labels by k.
+
+    Raises:
+        ValueError: If a k exceeds the bank.
+    """
+    if max(ks) > len(bank):
+        raise ValueError(f"k={max(ks)} neighbours of a bank of {len(bank)} images; choose a smaller k")
+    bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
+    rows = max(1, max_elements // max(len(bank), max(ks) * num_classes))
+    parts: dict[int, list[Tensor]] = {k: [] for k in ks}
+    for chunk in queries.split(rows):
+        similarity, nearest = (chunk @ bank.T).topk(max(ks), dim=1)  # (m, K), sorted
+        votes = (similarity / temperature).exp()
+        labels = bank_labels[nearest]
+        for k in ks:
+            tally = votes.new_zeros(len(chunk), num_classes).scatter_add_(1, labels[:, :k], votes[:, :k])
+            parts[k].append(tally.argmax(dim=1))
+    return {k: torch.cat(part) for k, part in parts.items()}

@@ -1,0 +1,27 @@
+"""Exponential moving average of an encoder's weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+def cosine_momentum(progress: float, base: float, end: float) -> float:
+    """Momentum from `base` to `end` along half a cosine (CIM's public code, models/cim.py, ``iter_update``).
+
+    Args:
+        progress: Finished fraction of training in [0, 1).
+        base: Value at 0.
+        end: Value at 1.
+    """
+    return end - (end - base) * (math.cos(math.pi * progress) + 1) / 2
+
+
+@torch.no_grad()
+def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """``target = momentum * target + (1 - momentum) * online`` over parameters; buffers are copied."""
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
+    for kept, new in zip(target.buffers(), online.buffers(), strict=True):
+        kept.copy_(new)

@@ -1,0 +1,44 @@
+"""Remarks that stand beside a number: whatever a reader would otherwise assume wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cim_bench.reports.table import Column, FlatRecord
+
+DASH = "–"
+LINEAGE_NOTE = "the numbers of this row rest on different checkpoints"
+
+
+def record_notes(column: Column, record: FlatRecord) -> list[str]:
+    """Remarks on one measured or reported number, in the order in which they are printed.
+
+    They say which settings differ from the column's protocol, that the epoch was chosen, that only some of
+    the samples were measured, and repeat the record's own warnings.
+    """
+    # A published number follows its paper's protocol, which the column does not describe.
+    expected = column.settings if record["source"] == "measured" else {}
+    names = dict.fromkeys([*sorted(record["passed"]), *expected])
+    actual = {name: record["passed"].get(name, record["settings"].get(name)) for name in names}
+    changed = [f"{name}={value}" for name, value in actual.items() if name not in expected or expected[name] != value]
+    notes = [f"{record['evaluator']} with {', '.join(changed)}"] if changed else []
+    if record["selection"] != "last":
+        notes.append(f"epoch chosen by {record['selection']}, not the last")
+    if record["partial"]:
+        notes.append("only a part of the samples was measured")
+    return [*notes, *record["warnings"]]
+
+
+def failure_note(record: FlatRecord, *, other: bool = False) -> str:
+    """Why there is no number; with `other`, that a further job behind a number failed."""
+    return f"{'another job' if other else record['evaluator']} failed: {record['error'] or 'no reason recorded'}"
+
+
+def one_lineage(records: Sequence[FlatRecord]) -> bool:
+    """True if the numbers rest on one checkpoint or on its children (records without a hash do not count)."""
+    families = [
+        {record["checkpoint"], record["parent"]} - {""}
+        for record in records
+        if record["status"] == "ok" and record["checkpoint"]
+    ]
+    return not families or bool(set.intersection(*families))

@@ -1,0 +1,135 @@
+"""What a table is: declared columns over records, and the same filled in by `cim_bench.reports.build`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from cim_bench.record import METRICS
+from cim_bench.reports.frames import FIELDS
+
+# One row of `records_frame`, by field name.
+FlatRecord: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowField:
+    """One leading column: a record field that tells rows apart.
+
+    Attributes:
+        title: Header.
+        name: One of `FIELDS`; records that differ in it are in different rows.
+        show: Text of a record in this column; the plain value if ``None``.
+        with_n: True where the row's sample count is written behind the text.
+
+    Raises:
+        ValueError: For an unknown field.
+    """
+
+    title: str
+    name: str
+    show: Callable[[FlatRecord], str] | None = None
+    with_n: bool = False
+
+    def __post_init__(self) -> None:
+        _check_field(self.title, self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of numbers: which measurement of a row's records it shows.
+
+    Attributes:
+        title: Header, without unit and arrow.
+        metric: A key of `METRICS`.
+        select: Record fields and the values that they must have.
+        settings: Knobs that this column expects beyond the evaluator's defaults; others become footnotes.
+
+    Raises:
+        ValueError: For an unknown metric or field.
+    """
+
+    title: str
+    metric: str
+    select: Mapping[str, object]
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"{self.title}: unknown metric {self.metric!r}; choose one of {', '.join(METRICS)}")
+        for name in self.select:
+            _check_field(self.title, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A declared table.
+
+    Measured and reported records are never in one row, whatever `rows` says.
+
+    Attributes:
+        title: One line above the caption.
+        rows: The leading columns.
+        columns: The columns of numbers.
+        caption: What a reader must know before reading a number.
+        compare: Fields within which measured values of a column are comparable, so that the best is marked.
+    """
+
+    title: str
+    rows: tuple[RowField, ...]
+    columns: tuple[Column, ...]
+    caption: str = ""
+    compare: tuple[str, ...] = ("benchmark",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number and where it comes from, or a gap.
+
+    Attributes:
+        value: Raw value in the metric's unit; ``None`` where nothing was measured.
+        low: Lower 95 % bound (Wilson) of a measured proportion, else ``None``.
+        high: Upper bound likewise.
+        n: Samples the value rests on; ``None`` in a gap.
+        keys: Job keys of the records behind the cell, failed ones too; empty for a reported number.
+        footnotes: Remarks on this cell.
+        best: True for the best of at least two comparable measured values.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    keys: tuple[str, ...] = ()
+    footnotes: tuple[str, ...] = ()
+    best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One filled row: a label for each `Table.rows`, a cell for each `Table.columns`."""
+
+    labels: tuple[str, ...]
+    source: Literal["measured", "reported"]
+    cells: tuple[Cell, ...]
+    group: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledTable:
+    """A table with its rows: measured ones first, then reported ones, each in the order of the records."""
+
+    table: Table
+    rows: tuple[Row, ...]
+
+    @property
+    def footnotes(self) -> tuple[str, ...]:
+        """Every distinct remark in reading order; a remark's number is its position, from 1."""
+        texts = (text for row in self.rows for cell in row.cells for text in cell.footnotes)
+        return tuple(dict.fromkeys(texts))
+
+
+def _check_field(where: str, name: str) -> None:
+    if name not in FIELDS:
+        raise ValueError(f"{where}: a record has no field {name!r}; choose one of {', '.join(FIELDS)}")

@@ -1,0 +1,137 @@
+"""One contract for every registered evaluator, and what each protocol promises, on real photographs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cim_bench import registry
+from cim_bench.backbone import Backbone, load_backbone
+from cim_bench.checkpoint import load_checkpoint
+from cim_bench.context import Context
+from cim_bench.evals.finetune import Finetune, make_classifier
+from cim_bench.evals.linear_probe import LinearProbe
+from cim_bench.recipe import Arch, Data, Evaluator, Machine, RandomInit, Training
+from cim_bench.record import METRICS, Measurement
+from cim_bench.runner import random_checkpoint
+
+SHORT = Training(epochs=2, effective_batch=16, base_lr=1e-2)
+LARS = Training(epochs=2, effective_batch=16, base_lr=0.5, optimizer="lars", weight_decay=0.0)
+SMALL: dict[str, dict[str, Any]] = {
+    "knn": {"k": (1, 5)},
+    "linear_probe": {"training": LARS},
+    "finetune": {"training": SHORT},
+}
+Job = tuple[Backbone, Context]
+
+
+@pytest.fixture
+def job(tiny_arch: Arch, small_photos: Data, tmp_path: Path) -> Job:
+    checkpoint = random_checkpoint(RandomInit(arch=tiny_arch), seed=0)
+    machine = Machine(device="cpu", workers=0, micro_batch=16)
+    context = Context(data=small_photos, machine=machine, seed=0, folder=tmp_path, subject=checkpoint.meta)
+    return load_backbone(checkpoint, what="random"), context
+
+
+def evaluator(name: str, **changes: Any) -> Evaluator:
+    made: Evaluator = registry.load(registry.target("evaluators", name))(**{**SMALL[name], **changes})
+    return made
+
+
+@pytest.mark.parametrize("name", registry.choices("evaluators"))
+def test_contract(name: str, job: Job) -> None:
+    """Frozen and keyword-only, versioned, with a card; leaves weights and mode as found; measures every image once."""
+    kind = registry.load(registry.target("evaluators", name))
+    assert kind.__dataclass_params__.frozen
+    assert all(field.kw_only for field in dataclasses.fields(kind))
+    assert isinstance(kind.version, int)
+    assert kind.needs in ("backbone", "classifier")
+    card = Path(__file__).parents[2] / "docs" / "protocols" / f"{name}.md"
+    if card.parent.exists():
+        assert f"version {kind.version}" in card.read_text().lower()
+    model, context = job
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    measurements = list(evaluator(name).run(model, context))
+    assert measurements
+    assert all(isinstance(m, Measurement) and m.metric in METRICS and m.n == len(context.val_images()) for m in measurements)
+    assert all(value.equal(before[key]) for key, value in model.state_dict().items())
+    assert not model.training
+    table = pq.read_table(context.folder / "outcomes.parquet").to_pandas()
+    assert table["id"].is_unique
+    last = table.columns[-1]
+    assert measurements[-1].value == (table[last] == table["label"]).sum() / len(table)
+
+
+@pytest.mark.parametrize("name", registry.choices("evaluators"))
+def test_same_seed_same_numbers(name: str, job: Job, tmp_path: Path) -> None:
+    model, context = job
+    runs = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        again = dataclasses.replace(context, folder=tmp_path / folder)
+        list(evaluator(name).run(model, again))
+        runs.append(pq.read_table(tmp_path / folder / "outcomes.parquet").to_pandas())
+    assert runs[0].equals(runs[1])
+
+
+def test_fine_tuning_saves_the_child_that_it_measured(job: Job) -> None:
+    model, context = job
+    measured = next(iter(evaluator("finetune").run(model, context)))
+    child = load_checkpoint(context.folder / "classifier")
+    assert (child.meta.kind, child.meta.parent) == ("classifier", context.subject.hash)
+    assert child.meta.classes == context.train_images().classes
+    again = load_backbone(child, what="child")
+    from cim_bench.data.transforms import EvalTransform
+    from cim_bench.inference import run_models
+
+    outputs, labels = run_models({"c": again}, context.val_images(), EvalTransform(32, 0.95), machine=context.machine)
+    assert (outputs["c"].argmax(1) == labels).float().mean().item() == pytest.approx(measured.value)
+
+
+def test_layer_decay_by_hand(job: Job) -> None:
+    """Depth 2, decay 0.65: embedding 0.65^3, blocks 0.65^2 and 0.65, fc_norm and head 1 (BEiT's and MAE's rule)."""
+    recipe = Finetune(training=dataclasses.replace(SHORT, layer_decay=0.65))
+    classifier = make_classifier(job[0], 4, drop_path=0.0, head_std=2e-5)
+    scale = {id(p): group["lr_scale"] for group in recipe.groups(classifier) for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in recipe.groups(classifier) for p in group["params"]}
+    for name, parameter in classifier.net.named_parameters():
+        layer = int(name.split(".")[1]) + 1 if name.startswith("blocks") else 3 if name.startswith(("fc_norm", "head")) else 0
+        assert scale[id(parameter)] == pytest.approx(0.65 ** (3 - layer)), name
+        spared = parameter.ndim <= 1 or name in ("pos_embed", "cls_token")
+        assert decay[id(parameter)] == (0.0 if spared else 0.05), name
+
+
+def test_fixed_positions_stay_and_the_rest_moves(job: Job) -> None:
+    model, context = job
+    list(evaluator("finetune").run(model, context))
+    child = load_checkpoint(context.folder / "classifier").state
+    own = model.net.state_dict()
+    assert child["pos_embed"].equal(own["pos_embed"])
+    moved = [key for key in own.keys() & child.keys() if not child[key].equal(own[key])]
+    assert "patch_embed.proj.weight" in moved
+    assert "blocks.0.attn.qkv.weight" in moved
+
+
+def test_probing_published_values_and_lars_rule() -> None:
+    """MAE: lr 0.1 * 16384 / 256 = 6.4; trust ratio for the weight although nothing decays, none for the bias."""
+    from cim_bench.evals.linear_probe import lars_groups, make_head
+
+    training = LinearProbe().training
+    assert training.base_lr * training.effective_batch / training.lr_batch == pytest.approx(6.4)
+    torch.manual_seed(0)
+    head = make_head(6, 3)
+    weight, bias = head[1].weight, head[1].bias
+    from timm.optim import create_optimizer_v2
+
+    optimizer = create_optimizer_v2(lars_groups(head), opt="lars", lr=1.0, momentum=0.9, weight_decay=0.0)
+    old = weight.detach().clone()
+    weight.grad, bias.grad = torch.randn(3, 6), torch.ones(3)
+    optimizer.step()
+    trust = 0.001 * old.norm() / weight.grad.norm()
+    assert torch.allclose(weight, old - trust * weight.grad, atol=1e-6)
+    assert torch.allclose(bias, -torch.ones(3))

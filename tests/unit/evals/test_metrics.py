@@ -1,0 +1,60 @@
+"""Metric maths by hand and against scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
+
+from cim_bench.evals.metrics import accuracy, knn_predict
+
+
+def test_accuracy_by_hand() -> None:
+    assert accuracy(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])) == (3 / 4, 4)
+
+
+def test_accuracy_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        accuracy(torch.tensor([]), torch.tensor([]))
+
+
+def test_votes_by_hand() -> None:
+    """One near neighbour of class 0 (cosine 1) against two of class 1 (cosine 0.8), T = 1.
+
+    k = 1: class 0. k = 3: e^1 = 2.718 for class 0, 2 e^0.8 = 4.451 for class 1.
+    With T = 0.1: e^10 = 22026 against 2 e^8 = 5962: class 0.
+    """
+    bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6], [-1.0, 0.0]])
+    labels, query = torch.tensor([0, 1, 1, 2]), torch.tensor([[2.0, 0.0]])
+    warm = knn_predict(bank, labels, query, ks=(1, 3), temperature=1.0, num_classes=3)
+    assert (warm[1].item(), warm[3].item()) == (0, 1)
+    assert 2 * math.exp(0.8) > math.e
+    assert knn_predict(bank, labels, query, ks=(3,), temperature=0.1, num_classes=3)[3].item() == 0
+
+
+@given(seed=st.integers(0, 1000), k=st.sampled_from([1, 3, 10]))
+@settings(max_examples=20, deadline=None)
+def test_votes_agree_with_scikit_learn(seed: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    bank, queries = torch.randn(60, 5, generator=generator), torch.randn(17, 5, generator=generator)
+    labels = torch.randint(0, 4, (60,), generator=generator)
+    ours = knn_predict(bank, labels, queries, ks=(k,), temperature=0.07, num_classes=4)[k]
+    reference = KNeighborsClassifier(n_neighbors=k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
+    assert (ours.numpy() == reference.fit(bank.numpy(), labels.numpy()).predict(queries.numpy())).all()
+
+
+def test_chunks_do_not_change_votes() -> None:
+    bank, queries = torch.randn(50, 8), torch.randn(33, 8)
+    labels = torch.randint(0, 5, (50,))
+    whole = knn_predict(bank, labels, queries, ks=(10,), temperature=0.07, num_classes=5)[10]
+    assert whole.equal(knn_predict(bank, labels, queries, ks=(10,), temperature=0.07, num_classes=5, max_elements=120)[10])
+
+
+def test_too_large_k_is_refused() -> None:
+    with pytest.raises(ValueError, match="bank of 3 images"):
+        knn_predict(torch.ones(3, 2), torch.zeros(3, dtype=torch.long), torch.ones(1, 2), ks=(4,), temperature=1, num_classes=1)

@@ -1,0 +1,133 @@
+"""Flat records and the published ones."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from cim_bench.record import (
+    METRICS,
+    Measurement,
+    ProtocolInfo,
+    Provenance,
+    Record,
+    SubjectInfo,
+    read_records,
+    write_records,
+)
+from cim_bench.reports.frames import FIELDS, MEASUREMENT_FIELDS, PRETEXTS, published_records, records_frame
+
+
+def test_every_column_reads_its_own_field() -> None:
+    # Every field has a value of its own, so that a column reading its neighbour shows.
+    record = Record(
+        key="KEY",
+        subject=SubjectInfo(name="NAME", method="MAE", arch="ARCH", epochs=7.0,
+            checkpoint="CKPT", parent="PARENT"),
+        protocol=ProtocolInfo(
+            evaluator="EVAL", version=3, settings={"a": 1}, passed={"b": 2},
+            selection="best_on:x", partial=True,
+        ),
+        provenance=Provenance(
+            source="measured", citation="CITE", status="ok", error="ERROR", seed=11,
+            commit="COMMIT", dirty=False,
+            packages={"torch": "9"}, device="DEVICE", duration_s=1.5, data="DATA", time="TIME",
+        ),
+        measurement=Measurement(
+            benchmark="BENCH", split="SPLIT", metric="miou", value=0.25, n=13, variant="VARIANT"
+        ),
+        warnings=("W1", "W2"),
+    )  # fmt: skip
+    assert records_frame([record]).to_dict("records") == [
+        {
+            "key": "KEY", "name": "NAME", "method": "MAE", "pretext": "MIM", "arch": "ARCH", "epochs": 7.0,
+            "checkpoint": "CKPT", "parent": "PARENT", "evaluator": "EVAL", "version": 3, "settings": {"a": 1},
+            "passed": {"b": 2}, "selection": "best_on:x", "partial": True, "benchmark": "BENCH",
+            "split": "SPLIT",
+            "metric": "miou", "variant": "VARIANT", "value": 0.25, "n": 13, "source": "measured",
+            "citation": "CITE", "status": "ok", "error": "ERROR", "seed": 11, "commit": "COMMIT",
+            "dirty": False, "packages": {"torch": "9"}, "device": "DEVICE", "duration_s": 1.5,
+            "data": "DATA", "time": "TIME",
+            "warnings": ("W1", "W2"),
+        }
+    ]  # fmt: skip
+
+
+def test_no_record_field_is_forgotten() -> None:
+    parts = (SubjectInfo, ProtocolInfo, Provenance, Measurement)
+    fields = [name for part in parts for name in part.__dataclass_fields__]
+    assert sorted(FIELDS) == sorted([*fields, "key", "warnings", "pretext"])
+    assert len(set(fields)) == len(fields)  # flattening loses nothing
+
+
+def test_a_failed_record_has_no_number(make: Callable[..., Record]) -> None:
+    (row,) = records_frame([make(error="disk full")]).to_dict("records")
+    assert all(row[name] is None for name in MEASUREMENT_FIELDS)
+    assert (row["status"], row["error"]) == ("failed", "disk full")
+
+
+def test_no_records_make_an_empty_frame() -> None:
+    frame = records_frame([])
+    assert frame.empty
+    assert tuple(frame.columns) == FIELDS
+
+
+def test_many_records_survive_the_disk(make: Callable[..., Record], tmp_path: Path) -> None:
+    records = [make(key=f"k{i:05}", n=i + 1, epochs=None) for i in range(1000)]
+    write_records(tmp_path / "job", records)
+    frame = records_frame(read_records(tmp_path))
+    assert list(frame["n"]) == list(range(1, 1001))
+    assert set(frame["epochs"]) == {None}
+
+
+def _value(table: str, arch: str, method: str, metric: str) -> float:
+    (found,) = [
+        record.measurement.value
+        for record in published_records(table)
+        if record.measurement
+        and (record.subject.arch, record.subject.method, record.measurement.metric) == (arch, method, metric)
+    ]
+    return found
+
+
+def test_published_values() -> None:
+    assert _value("imagenet-vit", "vit_base", "CIM", "top1") == 0.831
+    assert _value("imagenet-vit", "vit_small", "MAE", "top1") == 0.806
+    assert _value("ade20k", "vit_base", "CIM", "miou") == 0.481
+    assert _value("robustness", "resnet50", "CIM", "mce") == 0.735
+
+
+def test_published_rows_all_load_once_and_cite() -> None:
+    records = published_records()
+    text = resources.files("cim_bench.reports").joinpath("published.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(records) == len(rows) == 74
+    for record, row in zip(records, rows, strict=True):
+        assert record.measurement is not None
+        assert record.measurement.metric in METRICS
+        assert record.measurement.value * 100 == pytest.approx(float(row["value"]))
+        assert (record.provenance.source, record.key) == ("reported", "")
+        assert "CVPR 2023" in record.provenance.citation
+        assert record.protocol.settings["table"] == row["table"]
+        assert (row["note"] in record.warnings) == bool(row["note"])
+        if row["pretext"]:
+            assert PRETEXTS[row["method"].casefold()] == row["pretext"]
+
+
+def test_published_robustness_rows_are_told_apart() -> None:
+    places = Counter(
+        (r.subject.arch, r.subject.method, r.protocol.evaluator, *vars(r.measurement).values())
+        for r in published_records("robustness")
+        if r.measurement
+    )
+    assert max(places.values()) == 1
+
+
+def test_published_refuses_an_unknown_table() -> None:
+    with pytest.raises(ValueError, match=r"'vit'.*imagenet-vit, imagenet-cnn, ade20k, robustness"):
+        published_records("vit")

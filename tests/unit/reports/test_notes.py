@@ -1,0 +1,52 @@
+"""Remarks beside numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cim_bench.record import Record
+from cim_bench.reports.frames import records_frame
+from cim_bench.reports.notes import failure_note, one_lineage, record_notes
+from cim_bench.reports.table import Column
+
+COLUMN = Column(title="K", metric="top1", select={}, settings={"k": 5})
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    return {str(name): value for name, value in records_frame([record]).to_dict("records")[0].items()}
+
+
+def test_only_deviations_from_the_column_are_remarked(make: Callable[..., Record]) -> None:
+    as_declared = make(settings={"k": 5, "t": 0.1}, passed={"k": 5})
+    assert record_notes(COLUMN, _flat(as_declared)) == []
+    other = make(settings={"k": 9, "t": 0.1}, passed={"k": 9, "t": 0.1})
+    assert record_notes(COLUMN, _flat(other)) == ["knn with k=9, t=0.1"]
+    default = make(settings={"k": 20}, passed={})  # the evaluator's default is not what the column expects
+    assert record_notes(COLUMN, _flat(default)) == ["knn with k=20"]
+
+
+def test_selection_partial_and_warnings_are_remarked(make: Callable[..., Record]) -> None:
+    record = make(settings={"k": 5}, selection="best_on:val", partial=True, warnings=["small bank", "odd"])
+    assert record_notes(COLUMN, _flat(record)) == [
+        "epoch chosen by best_on:val, not the last",
+        "only a part of the samples was measured",
+        "small bank",
+        "odd",
+    ]
+
+
+def test_a_published_number_follows_its_own_protocol(make: Callable[..., Record]) -> None:
+    assert record_notes(COLUMN, _flat(make(source="reported"))) == []
+
+
+def test_failures_give_their_reason(make: Callable[..., Record]) -> None:
+    assert failure_note(_flat(make(error="loss is nan"))) == "knn failed: loss is nan"
+    assert failure_note(_flat(make(error="")), other=True) == "another job failed: no reason recorded"
+
+
+def test_children_of_a_checkpoint_are_its_family(make: Callable[..., Record]) -> None:
+    backbone, child = make(checkpoint="A"), make(checkpoint="C", parent="A")
+    assert one_lineage([_flat(backbone), _flat(child), _flat(make())])
+    assert not one_lineage([_flat(backbone), _flat(make(checkpoint="B"))])
+    assert one_lineage([])
