@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from timing import Task, header, interleaved, machine, median, public_code, ratio, row
-from torchvision import transforms as T
+from timing import CLOCKS, Task, header, interleaved, machine, median, public_code, ratio, row
+from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
@@ -38,7 +38,7 @@ def decode(path: str) -> Image.Image:
 
 def base_view(image: Image.Image) -> torch.Tensor:
     """Random resized crop and flip alone: the part that no method can do without."""
-    top, left, height, width = T.RandomResizedCrop.get_params(image, list(SETTINGS.base_scale), [3 / 4, 4 / 3])
+    top, left, height, width = transforms.RandomResizedCrop.get_params(image, list(SETTINGS.base_scale), [3 / 4, 4 / 3])
     box = (left, top, left + width, top + height)
     view = to_uint8(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
     return view.flip(-1) if torch.rand(()) < 0.5 else view
@@ -48,23 +48,30 @@ def public_dataset(root: Path, checkout: Path) -> Any:
     """The public data set with the transforms that its training script builds for ViT pre-training."""
     public_code(checkout)
     code = importlib.import_module("util.datasets")
-    jitter = T.RandomApply([T.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8)
-    blur = T.RandomApply([code.GaussianBlur([0.1, 2.0])], p=0.5)
-    solarize = T.RandomApply([code.Solarization()], p=0.2)
-    crop = T.RandomResizedCrop(SIDE, scale=SETTINGS.base_scale, interpolation=T.InterpolationMode.BICUBIC)
-    tensor = T.Compose([T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    jitter = transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8)
+    blur = transforms.RandomApply([code.GaussianBlur([0.1, 2.0])], p=0.5)
+    solarize = transforms.RandomApply([code.Solarization()], p=0.2)
+    bicubic = transforms.InterpolationMode.BICUBIC
+    crop = transforms.RandomResizedCrop(SIDE, scale=SETTINGS.base_scale, interpolation=bicubic)
+    tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
     steps = {
-        "search": T.Compose([crop, T.RandomHorizontalFlip()]),
-        "common": T.Compose([jitter, T.RandomGrayscale(p=0.2), blur, solarize]),
-        "template": T.RandomHorizontalFlip(),
+        "search": transforms.Compose([crop, transforms.RandomHorizontalFlip()]),
+        "common": transforms.Compose([jitter, transforms.RandomGrayscale(p=0.2), blur, solarize]),
+        "template": transforms.RandomHorizontalFlip(),
         "post_context": tensor,
         "post_template": tensor,
     }
     return code.CorrlationDataset(
-        str(root), search_size=SIDE, context_size=SETTINGS.context_size, template_size=SETTINGS.exemplar_size,
-        template_num=SETTINGS.num_exemplars, scale=SETTINGS.region_scale, ratio=SETTINGS.region_ratio,
-        degree=SETTINGS.max_degrees, transform=steps,
-    )  # fmt: skip
+        str(root),
+        search_size=SIDE,
+        context_size=SETTINGS.context_size,
+        template_size=SETTINGS.exemplar_size,
+        template_num=SETTINGS.num_exemplars,
+        scale=SETTINGS.region_scale,
+        ratio=SETTINGS.region_ratio,
+        degree=SETTINGS.max_degrees,
+        transform=steps,
+    )
 
 
 def tasks(images: Path, checkout: Path | None, count: int) -> dict[str, Task]:
@@ -93,6 +100,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--public", type=Path, help="checkout of weivision/Correlational-Image-Modeling")
     parser.add_argument("--count", type=int, default=64, help="images a repeat")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
     return parser.parse_args()
 
 
@@ -102,9 +110,9 @@ def main() -> None:
     random.seed(0)
     torch.manual_seed(0)
     images = chosen.images or photos() / "train"
-    seconds = interleaved(tasks(images, chosen.public, chosen.count), chosen.repeats)
+    seconds = interleaved(tasks(images, chosen.public, chosen.count), chosen.repeats, clock=chosen.clock)
     print(machine())
-    print(f"{chosen.repeats} interleaved repeats of {chosen.count} images; medians\n")
+    print(f"{chosen.repeats} interleaved repeats of {chosen.count} images; medians of {chosen.clock} time\n")
     print(header("Inputs", "Images/s", "ms an image", "Times the public speed (lowest to highest round)"))
     for name, values in seconds.items():
         middle = median(values) / chosen.count

@@ -15,31 +15,37 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import timm.layers
 import torch
 
 Task = Callable[[], object]
+# CPU seconds of this process leave out the time that a shared core spends on others'.
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def interleaved(tasks: Mapping[str, Task], repeats: int, *, warmup: int = 1, cuda: bool = False) -> dict[str, list[float]]:
+def interleaved(
+    tasks: Mapping[str, Task], repeats: int, *, clock: str = "wall", cuda: bool = False
+) -> dict[str, list[float]]:
     """Seconds of every repeat of every task; round by round, so that a noisy neighbour hits all alike.
 
     Args:
         tasks: What to time, by name.
-        repeats: Rounds that count.
-        warmup: Rounds before them that do not.
+        repeats: Rounds that count, after one that does not.
+        clock: One of `CLOCKS`.
         cuda: Whether to wait for the accelerator on both sides of a task.
     """
+    now = CLOCKS[clock]
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(warmup + repeats):
+    for turn in range(1 + repeats):
         for name, task in tasks.items():
             if cuda:
                 torch.cuda.synchronize()
-            start = time.perf_counter()
+            start = now()
             task()
             if cuda:
                 torch.cuda.synchronize()
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+            if turn:
+                seconds[name].append(now() - start)
     return seconds
 
 
@@ -67,7 +73,8 @@ def header(*cells: str) -> str:
 def machine(device: str = "cpu") -> str:
     """Processor, cores, threads in use, accelerator and versions, without the host's name."""
     gpu = torch.cuda.get_device_name() if device == "cuda" else "no GPU used"
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "kornia", "pillow", "numpy"))
+    packages = ("torch", "torchvision", "timm", "pillow", "numpy")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     threads = f"{torch.get_num_threads()} thread(s) used"
     words = f"{os.cpu_count()}-core {platform.machine()} CPU ({_processor()}), {threads}, {gpu}"
     return f"{words}; Python {platform.python_version()}, {versions}"
@@ -83,13 +90,15 @@ def _processor() -> str:
 def public_code(path: Path) -> None:
     """Make a checkout of the public code importable (its packages are called ``util`` and ``models``).
 
-    It was written for NumPy below 1.24, which still had ``np.float``: Python's float under another name.
+    It was written for NumPy below 1.24, which still had ``np.float`` (Python's float under another name), and
+    for timm below 1.0, whose layers have moved.
 
     Raises:
         SystemExit: If `path` holds no such checkout.
     """
     if not (path / "util" / "datasets.py").is_file():
-        raise SystemExit(f"{path} holds no util/datasets.py; expected a checkout of weivision/Correlational-Image-Modeling")
+        raise SystemExit(f"{path} is no checkout of weivision/Correlational-Image-Modeling: no util/datasets.py")
     if "float" not in vars(np):
         np.float = float  # type: ignore[attr-defined]  # noqa: NPY001
+    sys.modules.setdefault("timm.models.layers", timm.layers)
     sys.path.insert(0, str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Set
 from typing import Any, Literal
 
@@ -43,7 +44,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.arch, self.num_classes = arch, num_classes
-        self.net: nn.Module = create_net(arch, num_classes=num_classes, **(model_args or {}))
+        self.net: Any = create_net(arch, num_classes=num_classes, **(model_args or {}))
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -66,9 +67,10 @@ class Backbone(nn.Module):
         Raises:
             ValueError: If the architecture has no such feature.
         """
-        output: Tensor = self.net.forward_features(self.normalize(images))  # type: ignore[operator]
+        output: Tensor = self.net.forward_features(self.normalize(images))
         if kind == "pool" and output.ndim == 4:
-            return output.mean(dim=(2, 3))
+            pooled: Tensor = self.net.forward_head(output, pre_logits=True)
+            return pooled
         prefix = int(getattr(self.net, "num_prefix_tokens", 0))
         if kind == "cls" and output.ndim == 3 and prefix:
             return output[:, 0]
@@ -77,25 +79,31 @@ class Backbone(nn.Module):
         raise ValueError(f"{self.arch.name} has no {kind!r} feature; its last output has shape {tuple(output.shape)}")
 
 
-def create_net(arch: Arch, **model_args: Any) -> nn.Module:
+def create_net(arch: Arch, **model_args: Any) -> Any:
     """``timm.create_model`` with the architecture's own size and options.
 
     Raises:
         ValueError: If timm does not know the architecture or refuses an option.
     """
     if not timm.is_model(arch.name):
-        near = timm.list_models(f"*{arch.name.split('_')[0]}*")[:8]
+        near = difflib.get_close_matches(arch.name, timm.list_models(), n=8)
         raise ValueError(f"timm has no architecture {arch.name!r}; near ones are {', '.join(near) or 'none'}")
     if arch.name.startswith("vit"):
         model_args.setdefault("img_size", arch.image_size)
     try:
-        net: nn.Module = timm.create_model(arch.name, pretrained=False, **{**arch.options, **model_args})
-    except TypeError as error:
+        return timm.create_model(arch.name, pretrained=False, **{**arch.options, **model_args})
+    except (TypeError, AssertionError) as error:
         raise ValueError(f"timm's {arch.name} does not take these options {dict(arch.options)}: {error}") from error
-    return net
 
 
-def load_exact(net: nn.Module, state: Mapping[str, Tensor], *, what: str, missing: Set[str] = frozenset(), unexpected: Set[str] = frozenset()) -> None:
+def load_exact(
+    net: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    what: str,
+    missing: Set[str] = frozenset(),
+    unexpected: Set[str] = frozenset(),
+) -> None:
     """Load a state dict under an exact key contract: no silently random layer, no silently dropped one.
 
     Args:
@@ -109,7 +117,11 @@ def load_exact(net: nn.Module, state: Mapping[str, Tensor], *, what: str, missin
         ValueError: Naming keys or shapes, if the contract is broken.
     """
     own = net.state_dict()
-    shapes = [f"{k} is {tuple(state[k].shape)}, the architecture has {tuple(own[k].shape)}" for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, the architecture has {tuple(own[k].shape)}"
+        for k in own.keys() & state.keys()
+        if own[k].shape != state[k].shape
+    ]
     lost, extra = own.keys() - state.keys() - missing, state.keys() - own.keys() - unexpected
     broken = (missing & state.keys()) | (unexpected - state.keys())
     if shapes or lost or extra or broken:
@@ -117,7 +129,12 @@ def load_exact(net: nn.Module, state: Mapping[str, Tensor], *, what: str, missin
             f"{what} does not fit the architecture: "
             + "; ".join(
                 f"{title} {', '.join(sorted(keys)[:4])}{' ...' if len(keys) > 4 else ''}"
-                for title, keys in (("other shapes:", shapes), ("missing", lost), ("unexpected", extra), ("against the contract", broken))
+                for title, keys in (
+                    ("other shapes:", shapes),
+                    ("missing", lost),
+                    ("unexpected", extra),
+                    ("against the contract", broken),
+                )
                 if keys
             )
         )

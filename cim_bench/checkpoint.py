@@ -75,7 +75,9 @@ def content_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(folder: Path, state: Mapping[str, Tensor], meta: Meta, pretext: Mapping[str, Tensor] | None = None) -> Meta:
+def save_checkpoint(
+    folder: Path, state: Mapping[str, Tensor], meta: Meta, pretext: Mapping[str, Tensor] | None = None
+) -> Meta:
     """Write a whole checkpoint or nothing.
 
     Args:
@@ -86,6 +88,9 @@ def save_checkpoint(folder: Path, state: Mapping[str, Tensor], meta: Meta, prete
 
     Returns:
         `meta` with its hash.
+
+    Raises:
+        OSError: Naming `folder`, if it cannot be written.
     """
     meta = Meta(**{**vars(meta), "hash": content_hash(state)})
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +103,10 @@ def save_checkpoint(folder: Path, state: Mapping[str, Tensor], meta: Meta, prete
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"cannot write checkpoint {folder}: {error}; free space or choose another output folder"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return meta
@@ -115,8 +124,10 @@ def read_meta(folder: Path) -> Meta:
         for name in ("mean", "std", "classes"):
             raw[name] = tuple(raw[name])
         meta = Meta(**raw)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder} is not a cim-bench checkpoint (a folder with {WEIGHTS} and {META}): {error}") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder} is not a cim-bench checkpoint (a folder with {WEIGHTS} and {META}): {error}"
+        ) from error
     if meta.schema != SCHEMA_VERSION:
         raise ValueError(f"{folder / META} has schema {meta.schema}, this version reads {SCHEMA_VERSION}")
     return meta
@@ -129,9 +140,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         ValueError: Naming the file, if it is missing or damaged.
     """
     try:
-        return load_file(file)
+        tensors: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot read {file}: {error}") from error
+    return tensors
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -143,5 +155,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     meta = read_meta(folder)
     state = read_tensors(folder / WEIGHTS)
     if content_hash(state) != meta.hash:
-        raise ValueError(f"{folder / WEIGHTS} does not have the content that {META} describes; copy the checkpoint again")
+        raise ValueError(
+            f"{folder / WEIGHTS} does not have the content that {META} describes; copy the checkpoint again"
+        )
     return Checkpoint(state=state, meta=meta)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,11 @@ Every field of a recipe can be overridden by its dotted name; `cim-bench run REC
 def build_parser() -> argparse.ArgumentParser:
     """All commands; fields of recipes are parsed later, by tyro."""
     parser = argparse.ArgumentParser(
-        prog="cim-bench", description="Evaluate self-supervised vision checkpoints.", epilog=EPILOG,
+        prog="cim-bench",
+        description="Evaluate self-supervised vision checkpoints.",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--version", action="version", version=f"cim-bench {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -46,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     pretrain.add_argument("recipe", help="a recipe's name (see `cim-bench list`) or a .py file")
     evaluate = add("evaluate", "Measure checkpoints.", output="runs/evaluate", fields=True)
     evaluate.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="checkpoint folders")
-    evaluate.add_argument("--evaluators", nargs="+", default=["knn", "linear_probe"], help="evaluators, or recipes of one")
+    evaluate.add_argument(
+        "--evaluators", nargs="+", default=["knn", "linear_probe"], help="evaluators, or recipes of one"
+    )
     evaluate.add_argument("--seed", type=int, default=0, help="of every random choice")
     run = add("run", "Run a benchmark: every subject through every evaluator.", output="runs/NAME", fields=True)
     run.add_argument("recipe", help="a recipe's name (see `cim-bench list`) or a .py file")
@@ -58,7 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     visualize = add("visualize", "Draw what a checkpoint's pretext sees and predicts.")
     visualize.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint that `pretrain` made")
     visualize.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
-    visualize.add_argument("--output", type=Path, default=Path("visualize.png"), help="the picture (default: %(default)s)")
+    visualize.add_argument(
+        "--output", type=Path, default=Path("visualize.png"), help="the picture (default: %(default)s)"
+    )
     visualize.add_argument("--seed", type=int, default=0, help="of the exemplars")
     add("list", "List recipes, pretexts, evaluators and executors.")
     return parser
@@ -103,7 +109,10 @@ def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
     recipe = load_recipe(options.recipe)
     if not isinstance(recipe, Pretraining):
-        raise ValueError(f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a pre-training; {_other_way(recipe, options.recipe)}")
+        raise ValueError(
+            f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a pre-training; "
+            f"{_other_way(recipe, options.recipe)}"
+        )
     recipe = override(recipe, fields, f"cim-bench pretrain {options.recipe}")
     output = options.output or Path("runs") / Path(options.recipe).stem
     check_writable(output)
@@ -119,7 +128,10 @@ def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
     recipe = load_recipe(options.recipe)
     if not isinstance(recipe, Benchmark):
-        raise ValueError(f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a benchmark; {_other_way(recipe, options.recipe)}")
+        raise ValueError(
+            f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a benchmark; "
+            f"{_other_way(recipe, options.recipe)}"
+        )
     benchmark = override(recipe, fields, f"cim-bench run {options.recipe}")
     return run_benchmark(benchmark, options.output or Path("runs") / benchmark.name, plan=options.plan)
 
@@ -130,9 +142,15 @@ def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
     from cim_bench.recipe import Benchmark, Data, Evaluator, FromCheckpoint, load_recipe, override
 
     def evaluator(name: str) -> Evaluator:
-        made = load_recipe(name) if name in registry.choices("recipes") else registry.load(registry.target("evaluators", name))()
+        made = (
+            load_recipe(name)
+            if name in registry.choices("recipes")
+            else registry.load(registry.target("evaluators", name))()
+        )
         if not isinstance(made, Evaluator):
-            raise ValueError(f"recipe {name!r} is not an evaluator; choose one of {', '.join(registry.choices('evaluators'))}")
+            raise ValueError(
+                f"recipe {name!r} is not an evaluator; choose one of {', '.join(registry.choices('evaluators'))}"
+            )
         return made
 
     if not options.checkpoints and "--help" not in fields:
@@ -141,9 +159,12 @@ def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
         read_meta(Path(path))
     subjects = {str(path): FromCheckpoint(path=path) for path in options.checkpoints}
     benchmark = Benchmark(
-        name="evaluate", subjects=dict(subjects), evaluators={name: evaluator(name) for name in options.evaluators},
-        data=Data(), seed=options.seed,
-    )  # fmt: skip
+        name="evaluate",
+        subjects=dict(subjects),
+        evaluators={name: evaluator(name) for name in options.evaluators},
+        data=Data(),
+        seed=options.seed,
+    )
     benchmark = override(benchmark, fields, "cim-bench evaluate")
     return run_benchmark(benchmark, options.output or Path("runs/evaluate"))
 
@@ -162,20 +183,22 @@ def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False) -> 
     failed = [result for result in results.values() if result.status in ("failed", "blocked")]
     if is_main():
         if len(failed) < len(results):
-            print_report(benchmark.report, output, output)
+            print_report(benchmark.report, output, output, runner.keys)
         for result in failed:
             print(f"cim-bench: {result.job.name} {result.status}: {result.error}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def print_report(paper: str, runs: Path, output: Path) -> None:
-    """Print a paper's tables over all records below `runs` and save them in `output`."""
-    print(registry.load(f"cim_bench.reports.papers.{paper}:report")(runs, output))
+def print_report(paper: str, runs: Path, output: Path, keys: Collection[str] | None = None) -> None:
+    """Print a paper's tables over the records below `runs` (of some jobs only) and save them in `output`."""
+    print(registry.load(f"cim_bench.reports.papers.{paper}:report")(runs, output, keys))
 
 
 def command_report(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """Tables from records."""
-    print_report("cim_cvpr2023", options.runs, options.output or (options.runs if options.runs.is_dir() else options.runs.parent))
+    print_report(
+        "cim_cvpr2023", options.runs, options.output or (options.runs if options.runs.is_dir() else options.runs.parent)
+    )
     return 0
 
 

@@ -53,7 +53,10 @@ class Context:
         known = self.train_images().classes
         if images.classes != known:
             odd = sorted(set(images.classes) ^ set(known))
-            raise ValueError(f"{self.data.name}: {self.data.train_split} and {self.data.val_split} differ in {len(odd)} classes, e.g. {odd[:3]}")
+            raise ValueError(
+                f"{self.data.name}: {self.data.train_split} and {self.data.val_split} "
+                f"differ in {len(odd)} classes, e.g. {odd[:3]}"
+            )
         return images
 
     def save_outcomes(self, images: ImageSet, labels: Tensor, predictions: Mapping[str, Tensor]) -> None:

@@ -35,9 +35,13 @@ class _Share(Dataset[tuple[int, int, Any]]):
 
 @torch.no_grad()
 def run_models(
-    functions: Mapping[str, Callable[[Tensor], Tensor]], images: ImageSet, transform: Callable[[Image.Image], Tensor], *,
-    machine: Machine, batch_size: int | None = None,
-) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
+    functions: Mapping[str, Callable[[Tensor], Tensor]],
+    images: ImageSet,
+    transform: Callable[[Image.Image], Tensor],
+    *,
+    machine: Machine,
+    batch_size: int | None = None,
+) -> tuple[dict[str, Tensor], Tensor]:
     """Apply every function to every image.
 
     Args:
@@ -52,7 +56,9 @@ def run_models(
     """
     engine = make_accelerator(machine)
     share = _Share(images, transform, engine.process_index, engine.num_processes)
-    loader = DataLoader(share, batch_size=batch_size or machine.micro_batch, num_workers=machine.workers, worker_init_fn=_one_thread)
+    loader = DataLoader(
+        share, batch_size=batch_size or machine.micro_batch, num_workers=machine.workers, worker_init_fn=_one_thread
+    )
     indices: list[Tensor] = []
     labels: list[Tensor] = []
     outputs: dict[str, list[Tensor]] = {name: [] for name in functions}
@@ -67,7 +73,9 @@ def run_models(
     order = _gather(torch.cat(indices))
     assert order.sort().values.equal(torch.arange(len(images))), "an image was lost or counted twice"
     place = order.argsort()
-    return {name: _gather(torch.cat(parts))[place] for name, parts in outputs.items()}, _gather(torch.cat(labels))[place]
+    return {name: _gather(torch.cat(parts))[place] for name, parts in outputs.items()}, _gather(torch.cat(labels))[
+        place
+    ]
 
 
 def _gather(values: Tensor) -> Tensor:

@@ -48,5 +48,7 @@ def make_plan(benchmark: Benchmark) -> list[Job]:
             if evaluator.needs == "classifier" and not tuned:
                 raise ValueError(f"{name} needs a fine-tuned classifier; add a finetune evaluator to the benchmark")
             head = (f"{subject}/{tuned[0]}",) if evaluator.needs == "classifier" else ()
-            jobs.append(Job(name=f"{subject}/{name}", kind="evaluate", subject=subject, evaluator=name, needs=made + head))
+            jobs.append(
+                Job(name=f"{subject}/{name}", kind="evaluate", subject=subject, evaluator=name, needs=made + head)
+            )
     return jobs

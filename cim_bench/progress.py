@@ -27,7 +27,15 @@ class Meter:
         if show and sys.stderr.isatty():
             from rich.console import Console
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self.task = self.bar.add_task(title, total=total, completed=start, note="")
 
@@ -49,4 +57,8 @@ class Meter:
         elif self.show and now - self.printed >= PLAIN_EVERY_S:
             self.printed = now
             left = (now - self.started) / max(1, self.done - self.begun_at) * (self.total - self.done)
-            print(f"{self.title}: {self.done}/{self.total}, {left:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{self.title}: {self.done}/{self.total}, {left:.0f} s left {note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )

@@ -47,6 +47,7 @@ def device_name(device: str) -> str:
 
 def git_state(folder: Path) -> tuple[str, bool]:
     """Commit of the checkout that holds `folder` and whether it has changes; empty outside of one."""
+
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""

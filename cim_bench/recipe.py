@@ -10,6 +10,7 @@ import dataclasses
 import importlib.util
 import io
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,15 +223,21 @@ def load_recipe(name: str) -> Any:
         return registry.load(registry.target("recipes", name))()
     path = Path(name)
     if not path.is_file():
-        raise ValueError(f"no recipe file at {path}; give a registered recipe ({', '.join(registry.choices('recipes'))}) or a .py file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+        raise ValueError(
+            f"no recipe file at {path}; "
+            f"give a registered recipe ({', '.join(registry.choices('recipes'))}) or a .py file"
+        )
+    spec = importlib.util.spec_from_file_location(f"cim_bench_recipe_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses, tyro and pickle look a class's module up
     spec.loader.exec_module(module)
     function = getattr(module, path.stem, None) or getattr(module, "recipe", None)
     if function is None:
-        raise ValueError(f"{path} defines neither {path.stem}() nor recipe(); name the function that returns the recipe so")
+        raise ValueError(
+            f"{path} defines neither {path.stem}() nor recipe(); name the function that returns the recipe so"
+        )
     return function()
 
 

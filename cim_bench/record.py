@@ -68,7 +68,9 @@ class Measurement:
         if self.metric not in METRICS:
             raise ValueError(f"metric {self.metric!r} is not known; choose one of {', '.join(sorted(METRICS))}")
         if self.n < 1:
-            raise ValueError(f"{self.metric} on {self.benchmark}/{self.split} rests on n={self.n} samples; nothing was measured")
+            raise ValueError(
+                f"{self.metric} on {self.benchmark}/{self.split} rests on n={self.n} samples; nothing was measured"
+            )
         metric = METRICS[self.metric]
         if not math.isfinite(self.value) or not metric.low <= self.value <= metric.high:
             raise ValueError(
@@ -190,6 +192,8 @@ class Record:
             ValueError: If the line is not a record of this schema version.
         """
         raw = json.loads(line)
+        if not isinstance(raw, dict):
+            raise ValueError(f"not a record: {line[:40]!r}")
         if raw.get("schema") != SCHEMA_VERSION:
             raise ValueError(f"record schema {raw.get('schema')!r} is not {SCHEMA_VERSION}")
         try:
@@ -243,7 +247,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}; free space or choose another output folder") from error
+        raise OSError(
+            error.errno, f"cannot write {path}: {error.strerror}; free space or choose another output folder"
+        ) from error
 
 
 def write_records(folder: Path, records: Iterable[Record]) -> None:
@@ -261,8 +267,8 @@ def read_records(path: Path) -> Iterator[Record]:
     if not path.exists():
         raise FileNotFoundError(f"no records at {path}; give a file or folder that `cim-bench run` has written")
     for file in [path] if path.is_file() else sorted(path.rglob(RECORDS_FILE)):
-        for number, line in enumerate(file.read_text().splitlines(), start=1):
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
             try:
-                yield Record.from_json(line)
+                yield Record.from_json(line.decode())
             except ValueError as error:
                 raise ValueError(f"{file}, line {number}: {error}") from error

@@ -82,8 +82,11 @@ def name_of(group: str, kind: type) -> str:
 def summary(path: str) -> str:
     """First docstring line of a target, read from its source without importing it."""
     module, _, attribute = path.partition(":")
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of a package that another one names and that is not installed
+        return ""
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return ""
     for node in ast.parse(Path(spec.origin).read_text()).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:

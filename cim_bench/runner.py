@@ -20,8 +20,16 @@ from cim_bench.plan import Job, make_plan
 from cim_bench.provenance import describe_machine, utc_now
 from cim_bench.recipe import Benchmark, Evaluator, FromCheckpoint, Pretraining, RandomInit, settings
 from cim_bench.record import (
-    RECORDS_FILE, ProtocolInfo, Provenance, Record, SubjectInfo, job_key, read_records, stable_hash, write_records,
-)  # fmt: skip
+    RECORDS_FILE,
+    ProtocolInfo,
+    Provenance,
+    Record,
+    SubjectInfo,
+    job_key,
+    read_records,
+    stable_hash,
+    write_records,
+)
 
 Status = Literal["done", "skipped", "failed", "blocked"]
 
@@ -42,11 +50,14 @@ class Runner:
     Attributes:
         benchmark: What to do.
         output: Where its jobs keep their folders.
+        results: How each job ended, by name.
+        keys: Keys of the evaluations that have records now.
     """
 
     benchmark: Benchmark
     output: Path
     results: dict[str, JobResult] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
     _prints: dict[tuple[str, ...], str] = field(default_factory=dict)
     _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
 
@@ -134,7 +145,10 @@ class Runner:
             tuned = next(j for j in make_plan(self.benchmark) if j.name == job.needs[-1])
             checkpoint = load_checkpoint(self._evaluation(tuned)[0] / CLASSIFIER)
         if evaluator.needs == "backbone" and checkpoint.meta.kind == "classifier":
-            raise ValueError(f"{job.evaluator} takes a pre-trained backbone, and {job.subject} is a fine-tuned classifier; give its parent checkpoint")
+            raise ValueError(
+                f"{job.evaluator} takes a pre-trained backbone, "
+                f"and {job.subject} is a fine-tuned classifier; give its parent checkpoint"
+            )
         protocol = protocol_info(evaluator)
         print_ = self.fingerprint(data.train_split, data.val_split)
         key = job_key(weights=checkpoint.meta.hash, protocol=protocol, data=print_, seed=self.benchmark.seed)
@@ -146,30 +160,55 @@ class Runner:
 
         folder, key, protocol, checkpoint = self._evaluation(job)
         if is_finished(folder):
+            self.keys.add(key)
             return False
         if is_main():
             folder.mkdir(parents=True, exist_ok=True)
         started, warnings = time.monotonic(), list[str]()
         context = Context(
-            data=self.benchmark.data, machine=self.benchmark.machine, seed=self.benchmark.seed, folder=folder,
-            subject=checkpoint.meta, main=is_main(), warnings=warnings,
-        )  # fmt: skip
+            data=self.benchmark.data,
+            machine=self.benchmark.machine,
+            seed=self.benchmark.seed,
+            folder=folder,
+            subject=checkpoint.meta,
+            main=is_main(),
+            warnings=warnings,
+        )
         model = load_backbone(checkpoint, what=job.subject)
         measurements = list(self.benchmark.evaluators[job.evaluator].run(model, context))
         if not measurements:
             raise ValueError(f"{job.evaluator} measured nothing")
         data = self.benchmark.data
-        provenance = self._provenance(duration_s=time.monotonic() - started, data=self.fingerprint(data.train_split, data.val_split))
+        provenance = self._provenance(
+            duration_s=time.monotonic() - started, data=self.fingerprint(data.train_split, data.val_split)
+        )
         subject = subject_info(job.subject, checkpoint.meta)
         if is_main():
-            write_records(folder, [
-                Record(key=key, subject=subject, protocol=protocol, provenance=provenance, measurement=m, warnings=tuple(warnings))
-                for m in measurements
-            ])  # fmt: skip
+            write_records(
+                folder,
+                [
+                    Record(
+                        key=key,
+                        subject=subject,
+                        protocol=protocol,
+                        provenance=provenance,
+                        measurement=m,
+                        warnings=tuple(warnings),
+                    )
+                    for m in measurements
+                ],
+            )
+        self.keys.add(key)
         return True
 
     def _provenance(self, **known: Any) -> Provenance:
-        return Provenance(source="measured", seed=self.benchmark.seed, time=utc_now(), **describe_machine(self.benchmark.machine.device), **known)
+        return Provenance(
+            source="measured",
+            seed=self.benchmark.seed,
+            time=utc_now(),
+            **describe_machine(self.benchmark.machine.device),
+            **known,
+        )
 
     def _failure_folder(self, job: Job) -> Path:
         return self.output / safe_name(job.subject) / f"{safe_name(job.evaluator or 'pretrain')}-failed"
@@ -182,12 +221,17 @@ class Runner:
         if known is not None:
             subject = subject_info(job.subject, known.meta)
         elif isinstance(source, Pretraining):
-            subject = SubjectInfo(name=job.subject, method=source.pretext.method, arch=str(source.arch), epochs=source.training.epochs)
+            subject = SubjectInfo(
+                name=job.subject, method=source.pretext.method, arch=str(source.arch), epochs=source.training.epochs
+            )
         else:
             subject = SubjectInfo(name=job.subject, method="unknown", arch="unknown")
         protocol = protocol_info(self.benchmark.evaluators[job.evaluator])
         provenance = self._provenance(status="failed", error=error)
-        write_records(self._failure_folder(job), [Record(key="", subject=subject, protocol=protocol, provenance=provenance, measurement=None)])
+        write_records(
+            self._failure_folder(job),
+            [Record(key="", subject=subject, protocol=protocol, provenance=provenance, measurement=None)],
+        )
 
 
 def pretraining_folder(recipe: Pretraining, parent: Path) -> tuple[Path, str]:
@@ -207,13 +251,23 @@ def random_checkpoint(source: RandomInit, seed: int) -> Checkpoint:
         state = create_net(source.arch, num_classes=0).state_dict()
     else:
         state = source.pretext.build(source.arch).backbone_state("online")
-    meta = Meta(kind="backbone", method="random", arch=source.arch, epochs=None, seed=seed, recipe=settings(source), hash=content_hash(state))
+    meta = Meta(
+        kind="backbone",
+        method="random",
+        arch=source.arch,
+        epochs=None,
+        seed=seed,
+        recipe=settings(source),
+        hash=content_hash(state),
+    )
     return Checkpoint(state=state, meta=meta)
 
 
 def subject_info(name: str, meta: Meta) -> SubjectInfo:
     """Identity of a checkpoint as records carry it."""
-    return SubjectInfo(name=name, method=meta.method, arch=str(meta.arch), epochs=meta.epochs, checkpoint=meta.hash, parent=meta.parent)
+    return SubjectInfo(
+        name=name, method=meta.method, arch=str(meta.arch), epochs=meta.epochs, checkpoint=meta.hash, parent=meta.parent
+    )
 
 
 def protocol_info(evaluator: Evaluator) -> ProtocolInfo:
@@ -221,9 +275,11 @@ def protocol_info(evaluator: Evaluator) -> ProtocolInfo:
     resolved = settings(evaluator)
     defaults = settings(type(evaluator)())
     return ProtocolInfo(
-        evaluator=registry.name_of("evaluators", type(evaluator)), version=type(evaluator).version, settings=resolved,
+        evaluator=registry.name_of("evaluators", type(evaluator)),
+        version=type(evaluator).version,
+        settings=resolved,
         passed=_difference(resolved, defaults),
-    )  # fmt: skip
+    )
 
 
 def _difference(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -240,7 +296,9 @@ def _difference(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: 
 
 def is_finished(folder: Path) -> bool:
     """True where a job left its records."""
-    return (folder / RECORDS_FILE).exists() and all(r.measurement is not None for r in read_records(folder / RECORDS_FILE))
+    return (folder / RECORDS_FILE).exists() and all(
+        r.measurement is not None for r in read_records(folder / RECORDS_FILE)
+    )
 
 
 def is_main() -> bool:
@@ -272,7 +330,9 @@ def check_writable(folder: Path) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise OSError(error.errno, f"cannot write to the output folder {folder}: {error.strerror}; choose another with --output") from error
+        raise OSError(
+            error.errno, f"cannot write to the output folder {folder}: {error.strerror}; choose another with --output"
+        ) from error
 
 
 def one_sentence(error: BaseException) -> str:

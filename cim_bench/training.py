@@ -95,19 +95,28 @@ class Steps:
         """
         batch = training.effective_batch
         if samples < batch:
-            raise ValueError(f"{samples} training images are fewer than one effective batch of {batch}; lower --training.effective-batch")
+            raise ValueError(
+                f"{samples} training images are fewer than one effective batch of {batch}; "
+                f"lower --training.effective-batch"
+            )
         if batch % processes:
-            raise ValueError(f"an effective batch of {batch} does not divide over {processes} processes; use a divisor of {batch}")
+            raise ValueError(
+                f"an effective batch of {batch} does not divide over {processes} processes; use a divisor of {batch}"
+            )
         share = batch // processes
         micro = next(m for m in range(min(share, machine.micro_batch), 0, -1) if share % m == 0)
         per_epoch = samples // batch
-        return cls(per_epoch=per_epoch, total=per_epoch * training.epochs, micro_batch=micro, accumulation=share // micro)
+        return cls(
+            per_epoch=per_epoch, total=per_epoch * training.epochs, micro_batch=micro, accumulation=share // micro
+        )
 
 
 class StepSampler:
     """Micro-batches of (epoch, index), from a step on: one stream over all epochs, the last partial batch dropped."""
 
-    def __init__(self, samples: int, steps: Steps, *, batch: int, seed: int, start: int, rank: int, processes: int) -> None:
+    def __init__(
+        self, samples: int, steps: Steps, *, batch: int, seed: int, start: int, rank: int, processes: int
+    ) -> None:
         self.samples, self.steps, self.batch, self.seed = samples, steps, batch, seed
         self.start, self.rank, self.processes = start, rank, processes
 
@@ -138,7 +147,8 @@ def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
 
 def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: matrices decay; biases, norms, position and class tokens (at most 1-D, or so named) do not."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = parameter.ndim <= 1 or name.endswith(("pos_embed", "cls_token"))
@@ -160,12 +170,27 @@ def make_accelerator(machine: Machine, precision: str = "fp32") -> Accelerator:
 class Fit:
     """One run of training; see `fit`."""
 
-    def __init__(self, model: nn.Module, samples: TrainSet, groups: list[dict[str, Any]], *, training: Training, machine: Machine, seed: int, folder: Path, title: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        samples: TrainSet,
+        groups: list[dict[str, Any]],
+        *,
+        training: Training,
+        machine: Machine,
+        seed: int,
+        folder: Path,
+        title: str,
+    ) -> None:
         self.training, self.machine, self.seed, self.folder, self.title = training, machine, seed, folder, title
         self.samples, self.raw = samples, model
         self.engine = make_accelerator(machine, training.precision)
         self.steps = Steps.plan(len(samples), training, machine, self.engine.num_processes)
-        kwargs: dict[str, Any] = {"betas": training.betas} if "adam" in training.optimizer or training.optimizer == "lamb" else {"momentum": training.momentum}
+        kwargs: dict[str, Any] = (
+            {"betas": training.betas}
+            if "adam" in training.optimizer or training.optimizer == "lamb"
+            else {"momentum": training.momentum}
+        )
         optimizer = create_optimizer_v2(groups, opt=training.optimizer, lr=training.base_lr, weight_decay=0.0, **kwargs)
         compiled = torch.compile(model) if machine.compile else model
         self.model, self.optimizer = self.engine.prepare(compiled, optimizer)
@@ -177,15 +202,30 @@ class Fit:
         """Train from the resume point to the end."""
         steps, main = self.steps, self.engine.is_main_process
         sampler = StepSampler(
-            len(self.samples), steps, batch=self.training.effective_batch, seed=self.seed, start=self.start,
-            rank=self.engine.process_index, processes=self.engine.num_processes,
-        )  # fmt: skip
+            len(self.samples),
+            steps,
+            batch=self.training.effective_batch,
+            seed=self.seed,
+            start=self.start,
+            rank=self.engine.process_index,
+            processes=self.engine.num_processes,
+        )
         workers = self.machine.workers
-        loader = DataLoader(self.samples, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0, worker_init_fn=_one_thread, pin_memory=self.engine.device.type == "cuda")  # type: ignore[arg-type]
+        loader: DataLoader[dict[str, Any]] = DataLoader(
+            self.samples,
+            batch_sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_one_thread,
+            pin_memory=self.engine.device.type == "cuda",
+        )  # type: ignore[arg-type]
         batches = iter(loader)
         every = steps.per_epoch * max(1, self.training.epochs // 10)
         saved, began, since = time.monotonic(), time.monotonic(), self.start
-        with Meter(self.title, steps.total, start=self.start, show=main) as meter, _Log(self.folder, self.start, main) as log:
+        with (
+            Meter(self.title, steps.total, start=self.start, show=main) as meter,
+            _Log(self.folder, self.start, main) as log,
+        ):
             for step in range(self.start, steps.total):
                 outputs = self._step(step, [next(batches) for _ in range(steps.accumulation)])
                 if after_step is not None:
@@ -215,7 +255,11 @@ class Fit:
                 if self.splits >= self.steps.micro_batch:
                     raise
                 self.splits *= 2
-                print(f"{self.title}: out of memory; passes of {self.steps.micro_batch // self.splits} images from now on, the effective batch stays {self.training.effective_batch}", file=sys.stderr)
+                print(
+                    f"{self.title}: out of memory; passes of {self.steps.micro_batch // self.splits} images "
+                    f"from now on, the effective batch stays {self.training.effective_batch}",
+                    file=sys.stderr,
+                )
         norm = self.engine.clip_grad_norm_(self.parameters, self.training.clip_grad or math.inf)
         self.optimizer.step()
         return {"lr": lr, "grad_norm": float(norm), **outputs}
@@ -235,7 +279,7 @@ class Fit:
                 outputs = self.model(moved)
             weight = len(names) / share
             if not torch.isfinite(outputs["loss"]):
-                self._stop(step, float(outputs["loss"]), names.tolist())
+                self._stop(step, float(outputs["loss"].detach()), names.tolist())
             with contextlib.nullcontext() if last else self.engine.no_sync(self.model):
                 self.engine.backward(outputs["loss"] * weight)
             for key, value in outputs.items():
@@ -246,13 +290,21 @@ class Fit:
         files = ", ".join(self.samples.image_id(i) for i in indices)
         kept = self.folder / RESUME
         good = f"the last good state is {kept}" if kept.exists() else "no state was saved before it"
-        raise NonFiniteLossError(f"{self.title}: loss is {loss} at step {step}; {good}; lower the learning rate or look at the batch: {files}")
+        raise NonFiniteLossError(
+            f"{self.title}: loss is {loss} at step {step}; {good}; "
+            f"lower the learning rate or look at the batch: {files}"
+        )
 
     def _save(self, step: int) -> None:
         """Write the resume point, atomically, from the main process."""
         if self.engine.is_main_process:
             scaler = self.engine.scaler.state_dict() if self.engine.scaler is not None else {}
-            state = {"step": step, "model": self.raw.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": scaler}
+            state = {
+                "step": step,
+                "model": self.raw.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": scaler,
+            }
             temporary = self.folder / f".{RESUME}.{os.getpid()}"
             torch.save(state, temporary)
             temporary.replace(self.folder / RESUME)
@@ -271,9 +323,18 @@ class Fit:
 
 
 def fit(
-    model: nn.Module, samples: TrainSet, groups: list[dict[str, Any]], *, training: Training, machine: Machine, seed: int, folder: Path,
-    title: str, after_step: Callable[[float], None] | None = None, validate: Callable[[], dict[str, float]] | None = None,
-) -> None:  # fmt: skip
+    model: nn.Module,
+    samples: TrainSet,
+    groups: list[dict[str, Any]],
+    *,
+    training: Training,
+    machine: Machine,
+    seed: int,
+    folder: Path,
+    title: str,
+    after_step: Callable[[float], None] | None = None,
+    validate: Callable[[], dict[str, float]] | None = None,
+) -> None:
     """Train `model` in place, resuming from `folder` if a run was cut off there.
 
     Args:

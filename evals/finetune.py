@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,7 +25,13 @@ from cim_bench.training import Augmented, clear_resume, fit
 def cim_finetune_training(epochs: int = 100) -> Training:
     """CIM's public script: base lr 1.2e-3 per 256, batch 2048, layer decay 0.8, 5 epochs of warm-up."""
     return Training(
-        epochs=epochs, warmup_epochs=5, effective_batch=2048, base_lr=1.2e-3, min_lr=1e-6, weight_decay=0.05, layer_decay=0.8
+        epochs=epochs,
+        warmup_epochs=5,
+        effective_batch=2048,
+        base_lr=1.2e-3,
+        min_lr=1e-6,
+        weight_decay=0.05,
+        layer_decay=0.8,
     )
 
 
@@ -52,7 +58,7 @@ class Finetune(Evaluator):
     version: ClassVar[int] = 1
     needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
 
-    training: Training = cim_finetune_training()
+    training: Training = field(default_factory=cim_finetune_training)
     train_positions: bool = False
     drop_path: float = 0.1
     auto_augment: str = "rand-m9-mstd0.5-inc1"
@@ -70,18 +76,30 @@ class Finetune(Evaluator):
         seed_all(ctx.seed, "head")
         classifier = make_classifier(model, len(train.classes), drop_path=self.drop_path, head_std=self.head_std)
         if not self.train_positions:
-            classifier.net.pos_embed.requires_grad_(False)  # type: ignore[union-attr, operator]
+            classifier.net.pos_embed.requires_grad_(False)
         size = model.arch.image_size
         transform = FinetuneTransform(size, auto_augment=self.auto_augment, reprob=self.reprob, scale=self.crop_scale)
         fit(
-            FinetuneModel(classifier, self), Augmented(train, transform, ctx.seed), self.groups(classifier), training=self.training,
-            machine=ctx.machine, seed=ctx.seed, folder=ctx.folder, title="fine-tune",
-        )  # fmt: skip
+            FinetuneModel(classifier, self),
+            Augmented(train, transform, ctx.seed),
+            self.groups(classifier),
+            training=self.training,
+            machine=ctx.machine,
+            seed=ctx.seed,
+            folder=ctx.folder,
+            title="fine-tune",
+        )
         classifier.eval()
         outputs, labels = run_models({"c": classifier}, val, EvalTransform(size, self.crop_pct), machine=ctx.machine)
         predictions = outputs["c"].argmax(dim=1)
         meta = replace(
-            ctx.subject, kind="classifier", parent=ctx.subject.hash, classes=train.classes, global_pool="avg", recipe=settings(self), hash=""
+            ctx.subject,
+            kind="classifier",
+            parent=ctx.subject.hash,
+            classes=train.classes,
+            global_pool="avg",
+            recipe=settings(self),
+            hash="",
         )
         ctx.save_classifier(classifier.net.state_dict(), meta)
         ctx.save_outcomes(val, labels, {"prediction": predictions})
@@ -90,13 +108,15 @@ class Finetune(Evaluator):
         yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)
 
     def groups(self, classifier: Backbone) -> list[dict[str, Any]]:
-        """Layer-wise lr decay (embedding decay^(depth+1), head 1) without weight decay on 1-D, position and class token."""
+        """Layer-wise lr decay (embedding decay^(depth+1), head 1); 1-D, position and class token do not decay."""
         return list(
             param_groups_layer_decay(
-                classifier.net, weight_decay=self.training.weight_decay, no_weight_decay_list={"pos_embed", "cls_token"},
+                classifier.net,
+                weight_decay=self.training.weight_decay,
+                no_weight_decay_list={"pos_embed", "cls_token"},
                 layer_decay=self.training.layer_decay or 1.0,
             )
-        )  # fmt: skip
+        )
 
 
 def make_classifier(model: Backbone, num_classes: int, *, drop_path: float, head_std: float) -> Backbone:
@@ -106,12 +126,21 @@ def make_classifier(model: Backbone, num_classes: int, *, drop_path: float, head
         ValueError: If the backbone's keys are not exactly those of its architecture.
     """
     classifier = Backbone(
-        model.arch, mean=_triple(model.mean), std=_triple(model.std), num_classes=num_classes,
+        model.arch,
+        mean=_triple(model.mean),
+        std=_triple(model.std),
+        num_classes=num_classes,
         model_args={"global_pool": "avg", "drop_path_rate": drop_path},
-    )  # fmt: skip
+    )
     fresh = {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
-    load_exact(classifier.net, model.net.state_dict(), what="the backbone", missing=fresh, unexpected={"norm.weight", "norm.bias"})
-    head: nn.Linear = classifier.net.head  # type: ignore[assignment]
+    load_exact(
+        classifier.net,
+        model.net.state_dict(),
+        what="the backbone",
+        missing=fresh,
+        unexpected={"norm.weight", "norm.bias"},
+    )
+    head: nn.Linear = classifier.net.head
     nn.init.trunc_normal_(head.weight, std=head_std)
     nn.init.zeros_(head.bias)
     return classifier
@@ -126,7 +155,10 @@ class FinetuneModel(nn.Module):
         self.criterion: nn.Module = LabelSmoothingCrossEntropy(recipe.smoothing)
         if recipe.mixup or recipe.cutmix:
             self.mixup = Mixup(
-                mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=classifier.num_classes
+                mixup_alpha=recipe.mixup,
+                cutmix_alpha=recipe.cutmix,
+                label_smoothing=recipe.smoothing,
+                num_classes=classifier.num_classes,
             )
             self.criterion = SoftTargetCrossEntropy()
 

@@ -42,7 +42,12 @@ class KNN(Evaluator):
         bank, bank_labels = run_models(features, train, transform, machine=ctx.machine)
         queries, labels = run_models(features, val, transform, machine=ctx.machine)
         predictions = knn_predict(
-            bank["f"], bank_labels, queries["f"], ks=self.k, temperature=self.temperature, num_classes=len(train.classes)
+            bank["f"],
+            bank_labels,
+            queries["f"],
+            ks=self.k,
+            temperature=self.temperature,
+            num_classes=len(train.classes),
         )
         ctx.save_outcomes(val, labels, {f"k={k}": p for k, p in predictions.items()})
         for k, predicted in predictions.items():

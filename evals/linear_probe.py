@@ -24,7 +24,13 @@ from cim_bench.training import Augmented, TrainSet, clear_resume, fit
 def mae_linear_training() -> Training:
     """MAE's ViT-B values: LARS, base lr 0.1 per 256, batch 16384, 90 epochs, 10 of warm-up, no decay."""
     return Training(
-        epochs=90, warmup_epochs=10, effective_batch=16384, base_lr=0.1, optimizer="lars", momentum=0.9, weight_decay=0.0
+        epochs=90,
+        warmup_epochs=10,
+        effective_batch=16384,
+        base_lr=0.1,
+        optimizer="lars",
+        momentum=0.9,
+        weight_decay=0.0,
     )
 
 
@@ -64,9 +70,15 @@ class LinearProbe(Evaluator):
             bank, bank_labels = run_models(extract, train, transform, machine=ctx.machine)
             probe, samples = FeatureProbe(head), Features(train, bank["f"], bank_labels)
         fit(
-            probe, samples, lars_groups(head), training=self.training, machine=ctx.machine, seed=ctx.seed,
-            folder=ctx.folder, title="linear probe",
-        )  # fmt: skip
+            probe,
+            samples,
+            lars_groups(head),
+            training=self.training,
+            machine=ctx.machine,
+            seed=ctx.seed,
+            folder=ctx.folder,
+            title="linear probe",
+        )
         clear_resume(ctx.folder)
         with torch.no_grad():
             predictions = head.eval().cpu()(queries["f"]).argmax(dim=1)

@@ -20,13 +20,23 @@ def accuracy(predictions: Tensor, labels: Tensor) -> tuple[float, int]:
         ValueError: For an empty set or different lengths.
     """
     if predictions.shape != labels.shape or not len(labels):
-        raise ValueError(f"accuracy needs equally many predictions and labels, at least one; got {tuple(predictions.shape)} and {tuple(labels.shape)}")
+        raise ValueError(
+            f"accuracy needs equally many predictions and labels, at least one; "
+            f"got {tuple(predictions.shape)} and {tuple(labels.shape)}"
+        )
     return int((predictions == labels).sum()) / len(labels), len(labels)
 
 
 def knn_predict(
-    bank: Tensor, bank_labels: Tensor, queries: Tensor, *, ks: Sequence[int], temperature: float, num_classes: int, max_elements: int = 2**26
-) -> dict[int, Tensor]:  # fmt: skip
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    *,
+    ks: Sequence[int],
+    temperature: float,
+    num_classes: int,
+    max_elements: int = 2**26,
+) -> dict[int, Tensor]:
     """Weighted k-nearest-neighbour votes: cosine similarity s votes exp(s / T) for its label.
 
     Source: facebookresearch/dino, eval_knn.py. Queries are taken in chunks so that no similarity matrix has
@@ -52,7 +62,7 @@ def knn_predict(
     bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
     rows = max(1, max_elements // max(len(bank), max(ks) * num_classes))
     parts: dict[int, list[Tensor]] = {k: [] for k in ks}
-    for chunk in queries.split(rows):
+    for chunk in torch.split(queries, rows):
         similarity, nearest = (chunk @ bank.T).topk(max(ks), dim=1)  # (m, K), sorted
         votes = (similarity / temperature).exp()
         labels = bank_labels[nearest]

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,13 @@ from cim_bench.pretext import Batch, PretextModel
 from cim_bench.pretrain.contrastive import ContrastiveHead
 from cim_bench.pretrain.ema import cosine_momentum, ema_update
 from cim_bench.pretrain.exemplars import (
-    correlation_maps, cut_exemplars, photometric, rotated_boxes, sample_photometric, sample_regions,
-)  # fmt: skip
+    correlation_maps,
+    cut_exemplars,
+    photometric,
+    rotated_boxes,
+    sample_photometric,
+    sample_regions,
+)
 from cim_bench.pretrain.positions import resample_positions, sincos_positions
 from cim_bench.recipe import Arch, Pretext
 
@@ -152,8 +157,8 @@ class CorrelationBlock(nn.Module):
         q = q[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(images, count, -1, dim)
         x = context[:, None] + self.proj(attended)
-        x = x + self.mlp(self.norm2(x))
-        return x
+        decoded: Tensor = x + self.mlp(self.norm2(x))
+        return decoded
 
 
 class CIMModel(PretextModel):
@@ -167,11 +172,17 @@ class CIMModel(PretextModel):
         ValueError: If the architecture is not one, or sizes do not divide by its patch.
     """
 
+    context_positions: Tensor
+    exemplar_positions: Tensor
+    decoder_positions: Tensor
+    upsampling: Tensor
+    pixel: Tensor
+
     def __init__(self, settings: CIM, arch: Arch) -> None:
         super().__init__()
         self.settings, self.side = settings, arch.image_size
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
-        self.online = plain_vit(arch)
+        self.online: Any = plain_vit(arch)
         dim, grid = self.online.embed_dim, self.online.patch_embed.grid_size[0]
         self.grids = [_grid(size, arch, self.online) for size in (settings.context_size, settings.exemplar_size)]
         initialise(self.online, sincos_positions(dim, grid))
@@ -187,18 +198,19 @@ class CIMModel(PretextModel):
         for part in (self.decoder_embed, self.decoder_block, self.decoder_norm):
             part.apply(_init_weights)
         nn.init.xavier_uniform_(self.decoder_pred.weight.view(2, width))
-        nn.init.zeros_(self.decoder_pred.bias)
+        nn.init.constant_(self.decoder_pred.bias, 0.0)  # type: ignore[arg-type]
         self.contrastive = ContrastiveHead(dim) if settings.sigma_cont else None
-        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.target: Any = copy.deepcopy(self.online).requires_grad_(False)
         pixel = torch.tensor([self.mean, self.std]).view(2, 1, 3, 1, 1)
         self.register_buffer("pixel", pixel, persistent=False)
 
-    def encode(self, net: nn.Module, images: Tensor, positions: Tensor) -> Tensor:
+    def encode(self, net: Any, images: Tensor, positions: Tensor) -> Tensor:
         """uint8 images (N, 3, h, w) to tokens (N, 1 + L, D); the class token is the online one in both branches."""
         x = (images.float() / 255 - self.pixel[0]) / self.pixel[1]
-        x = net.patch_embed.proj(x).flatten(2).transpose(1, 2)  # type: ignore[union-attr, operator]
+        x = net.patch_embed.proj(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.online.cls_token.expand(len(x), -1, -1), x], dim=1) + positions
-        return net.norm(net.blocks(x))  # type: ignore[operator, no-any-return]
+        tokens: Tensor = net.norm(net.blocks(x))
+        return tokens
 
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Contexts and exemplars, cut here if the workers left that to the device."""
@@ -217,8 +229,8 @@ class CIMModel(PretextModel):
         x = self.decoder_norm(self.decoder_block(queries, self.decoder_embed(exemplars)))
         weight, bias = self.decoder_pred.weight[:, :, 0, 0], self.decoder_pred.bias
         assert bias is not None
-        logit = x @ (weight[1] - weight[0]) + (bias[1] - bias[0])
-        return logit.unflatten(-1, (self.grids[0], self.grids[0]))
+        logit: Tensor = x @ (weight[1] - weight[0]) + (bias[1] - bias[0])
+        return logit.view(*logit.shape[:2], self.grids[0], self.grids[0])
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits at context resolution (B, E, c, c), and the tokens and exemplars behind them."""
@@ -226,7 +238,7 @@ class CIMModel(PretextModel):
         with torch.no_grad():
             seen = self.encode(self.target, context, self.context_positions)
         shown = self.encode(self.online, exemplars.flatten(0, 1), self.exemplar_positions)
-        shown = shown.unflatten(0, exemplars.shape[:2])
+        shown = shown.view(*exemplars.shape[:2], *shown.shape[1:])
         logits = self.upsampling @ self.decode(seen, shown).float() @ self.upsampling.T
         return logits, seen, shown, exemplars
 
@@ -275,7 +287,7 @@ class CIMModel(PretextModel):
         return {**state, "cls_token": self.online.cls_token.detach()}
 
 
-def plain_vit(arch: Arch) -> nn.Module:
+def plain_vit(arch: Arch) -> Any:
     """A timm ViT with class token, absolute positions and no head.
 
     Raises:
@@ -288,17 +300,17 @@ def plain_vit(arch: Arch) -> nn.Module:
     return net
 
 
-def initialise(net: nn.Module, positions: Tensor) -> None:
+def initialise(net: Any, positions: Tensor) -> None:
     """Xavier linears, N(0, 0.02) class token, fixed sin-cos positions, frozen random patch projection."""
     net.apply(_init_weights)
-    nn.init.normal_(net.cls_token, std=0.02)  # type: ignore[arg-type]
-    net.pos_embed.data.copy_(positions)  # type: ignore[union-attr, operator]
-    net.pos_embed.requires_grad_(False)  # type: ignore[union-attr, operator]
-    proj = net.patch_embed.proj  # type: ignore[union-attr]
-    bound = math.sqrt(6 / (3 * proj.kernel_size[0] * proj.kernel_size[1] + proj.out_channels))  # type: ignore[union-attr, index, operator]
-    nn.init.uniform_(proj.weight, -bound, bound)  # type: ignore[union-attr, arg-type]
-    nn.init.zeros_(proj.bias)  # type: ignore[union-attr, arg-type]
-    proj.requires_grad_(False)  # type: ignore[union-attr, operator]
+    nn.init.normal_(net.cls_token, std=0.02)
+    net.pos_embed.data.copy_(positions)
+    net.pos_embed.requires_grad_(False)
+    proj = net.patch_embed.proj
+    bound = math.sqrt(6 / (3 * proj.kernel_size[0] * proj.kernel_size[1] + proj.out_channels))
+    nn.init.uniform_(proj.weight, -bound, bound)
+    nn.init.zeros_(proj.bias)
+    proj.requires_grad_(False)
 
 
 def _init_weights(module: nn.Module) -> None:
@@ -311,10 +323,12 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def _grid(size: int, arch: Arch, net: nn.Module) -> int:
-    patch = int(net.patch_embed.patch_size[0])  # type: ignore[union-attr, index, arg-type]
+def _grid(size: int, arch: Arch, net: Any) -> int:
+    patch = int(net.patch_embed.patch_size[0])
     if size % patch:
-        raise ValueError(f"size {size} does not divide by the patch of {patch} pixels of {arch.name}; choose a multiple")
+        raise ValueError(
+            f"size {size} does not divide by the patch of {patch} pixels of {arch.name}; choose a multiple"
+        )
     return size // patch
 
 

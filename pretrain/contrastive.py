@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class ContrastiveHead(nn.Module):
 def _mlp(layers: int, dim: int) -> nn.Sequential:
     widths = [dim, *[HIDDEN] * (layers - 1), OUT]
     parts: list[nn.Module] = []
-    for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
         last = i == layers - 1
         parts += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after, affine=not last)]
         parts += [] if last else [nn.ReLU(inplace=True)]

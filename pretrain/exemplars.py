@@ -9,17 +9,29 @@ Geometry of the public code: weivision/Correlational-Image-Modeling, util/datase
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
-import kornia.enhance as enhance
 import torch
 import torch.nn.functional as F
-from kornia.color import rgb_to_grayscale
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 # Columns of the photometric parameters that `sample_photometric` draws.
-PHOTOMETRIC = ("brightness", "contrast", "saturation", "hue", "gray", "sigma", "solarize", "flip", "order0", "order1", "order2", "order3")
+PHOTOMETRIC = (
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "gray",
+    "sigma",
+    "solarize",
+    "flip",
+    "order0",
+    "order1",
+    "order2",
+    "order3",
+)
 BLUR_KERNEL = 17  # 4 standard deviations on either side at the largest sigma of 2.0
 
 
@@ -121,18 +133,39 @@ def cut_exemplars(views: Tensor, boxes: Tensor, size: int) -> Tensor:
     Returns:
         (B, E, 3, size, size), in the range of `views`.
     """
-    side = views.shape[-1]
-    out = views.new_empty(*boxes.shape[:2], 3, size, size)
-    extent = torch.stack([boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]], dim=-1)
-    taps = (extent / size - 1e-4).ceil().clamp(min=1).long()  # (B, E, 2) samples a pixel in u and v
-    for kx, ky in taps.flatten(0, 1).unique(dim=0).tolist():
-        b, e = ((taps[..., 0] == kx) & (taps[..., 1] == ky)).nonzero(as_tuple=True)
-        theta = _sampling_matrix(boxes[b, e], side).to(views.device, non_blocking=True)
-        grid = F.affine_grid(theta, [len(b), 3, size * ky, size * kx], align_corners=False)
-        source = views.expand(len(b), -1, -1, -1) if len(views) == 1 else views[b.to(views.device)]
-        cut = F.grid_sample(source, grid.to(views.dtype), mode="bilinear", padding_mode="border", align_corners=False)
-        out[b.to(out.device), e.to(out.device)] = F.avg_pool2d(cut, (ky, kx)) if kx * ky > 1 else cut
-    return out
+    side, count = views.shape[-1], boxes.shape[1]
+    boxes = boxes.flatten(0, 1)
+    extent = boxes[:, 2:4] - boxes[:, :2]
+    taps = (extent / size - 1e-4).ceil().clamp(min=1).long()  # (B * E, 2) samples a pixel in u and v
+    kinds, kind, counts = torch.unique(taps, dim=0, return_inverse=True, return_counts=True)
+    order = kind.argsort()  # boxes with equal taps together
+    maps = _sampling_matrix(boxes[order], side).to(views.device, views.dtype, non_blocking=True)
+    image = (order // count).to(views.device, non_blocking=True)
+    cuts, groups = [], counts.tolist()
+    for (kx, ky), rows, some in zip(kinds.tolist(), image.split(groups), maps.split(groups), strict=True):
+        source = views.expand(len(some), -1, -1, -1) if len(views) == 1 else views[rows]
+        grid = _sampling_grid(some, kx, ky, size)
+        cut = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        cuts.append(cut.unflatten(2, (ky * kx, size)).mean(dim=2))
+    back = order.argsort().to(views.device, non_blocking=True)
+    return torch.cat(cuts)[back].unflatten(0, (-1, count))
+
+
+def _sampling_grid(maps: Tensor, kx: int, ky: int, size: int) -> Tensor:
+    """(N, ky * kx * size, size, 2) view coordinates of all samples: one size × size plane for each tap."""
+    u, v = (_tap_positions(taps, size, maps.device, maps.dtype) for taps in (kx, ky))
+    scale_u, scale_v, offset = maps[..., None, None].unbind(2)  # each (N, 2, 1, 1)
+    along, across = scale_u * u, scale_v * v + offset  # (N, 2, kx, size) and (N, 2, ky, size)
+    planes = maps.new_empty(len(maps), 2, ky, kx, size, size)
+    torch.add(across[:, :, :, None, :, None], along[:, :, None, :, None, :], out=planes)
+    return planes.view(-1, 2, ky * kx * size, size).permute(0, 2, 3, 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _tap_positions(taps: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(taps, size) coordinates in [-1, 1] of the samples of each output pixel."""
+    steps = (torch.arange(size * taps, device=device) * 2 + 1) / (size * taps) - 1
+    return steps.to(dtype).view(size, taps).T
 
 
 def _sampling_matrix(boxes: Tensor, side: int) -> Tensor:
@@ -172,31 +205,86 @@ def photometric(images: Tensor, parameters: Tensor) -> Tensor:
     Returns:
         (N, 3, H, W) in [0, 1]; a new tensor.
     """
-    images = images.clone()
+    # In PIL's definitions brightness, contrast and saturation blend with black, with the mean of the gray image
+    # and with the gray image: one blend with a share of either serves all three, each sample its own.
     value = {name: parameters[:, i] for i, name in enumerate(PHOTOMETRIC)}
-
-    def on(chosen: Tensor, change: object, *names: str) -> None:
-        rows = chosen.nonzero()[:, 0]
-        if len(rows):
-            arguments = [value[name][rows].to(images.device, images.dtype) for name in names]
-            index = rows.to(images.device)
-            images[index] = change(images[index], *arguments)  # type: ignore[operator]
-
-    active = (parameters[:, :3] != 1).any(dim=1) | (value["hue"] != 0)
-    for slot in range(4):
-        for number, (name, change) in enumerate(JITTER.items()):
-            on(active & (value[f"order{slot}"] == number), change, name)
-    on(value["gray"] > 0, lambda x: rgb_to_grayscale(x).expand(-1, 3, -1, -1))
-    on(value["sigma"] > 0, lambda x, s: gaussian_blur2d(x, BLUR_KERNEL, torch.stack([s, s], dim=1)), "sigma")
-    on(value["solarize"] > 0, lambda x: torch.where(x >= 128 / 255, 1 - x, x))  # PIL's threshold of 128
-    on(value["flip"] > 0, lambda x: x.flip(-1))
+    order = parameters[:, PHOTOMETRIC.index("order0") :].long()
+    factors = parameters[:, : len(JITTER)].clone()
+    factors[:, JITTER.index("hue")] = 1  # blends nothing; the hue is turned after the blend
+    shares = [factors.gather(1, order), order == JITTER.index("contrast"), order == JITTER.index("saturation")]
+    for slot, (factor, mean_share, gray_share) in enumerate(_spread(torch.stack(shares).permute(2, 0, 1), images)):
+        gray = _gray(images)
+        other = gray * gray_share + gray.mean((-2, -1), keepdim=True) * mean_share
+        images = torch.lerp(other, images, factor).clamp_(0, 1)
+        turned = (order[:, slot] == JITTER.index("hue")) & (value["hue"] != 0)
+        _change(images, turned, _turn_hue, value["hue"])
+    for name, change in (("gray", _to_gray), ("sigma", _blur), ("solarize", _solarize), ("flip", _flip)):
+        _change(images, value[name] > 0, change, value[name])
     return images
 
 
-# In PIL's definitions: brightness scales, contrast blends with the mean of the gray image, saturation with the gray image.
-JITTER = {
-    "brightness": enhance.adjust_brightness_accumulative,
-    "contrast": enhance.adjust_contrast_with_mean_subtraction,
-    "saturation": enhance.adjust_saturation_with_gray_subtraction,
-    "hue": lambda images, turns: enhance.adjust_hue(images, turns * (2 * math.pi)),
-}
+JITTER = ("brightness", "contrast", "saturation", "hue")  # as the order columns number them
+
+
+def _spread(values: Tensor, images: Tensor) -> Tensor:
+    """A value of each sample, broadcast over its pixels."""
+    return values.to(images.device, images.dtype, non_blocking=True)[..., None, None, None]
+
+
+def _change(images: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor], argument: Tensor) -> None:
+    """Change the chosen images in place."""
+    rows = chosen.nonzero()[:, 0]
+    if len(rows):
+        index = rows.to(images.device, non_blocking=True)
+        images[index] = change(images[index], argument[rows].to(images.device, images.dtype, non_blocking=True))
+
+
+def _gray(images: Tensor) -> Tensor:
+    """(N, 1, H, W) luma, ITU-R 601-2."""
+    red, green, blue = images.split(1, dim=1)
+    return (red * 0.299).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def _to_gray(images: Tensor, _: Tensor) -> Tensor:
+    return _gray(images).expand(-1, 3, -1, -1)
+
+
+def _solarize(images: Tensor, _: Tensor) -> Tensor:
+    return torch.where(images >= 128 / 255, 1 - images, images)  # PIL's threshold of 128
+
+
+def _flip(images: Tensor, _: Tensor) -> Tensor:
+    return images.flip(-1)
+
+
+def _turn_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """HSV with H moved by a part of a full turn: the largest and smallest channel values stay."""
+    red, green, blue = images.unbind(1)
+    high, low = images.amax(1), images.amin(1)
+    chroma = high - low
+    sixths = torch.where(high == green, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4))
+    sixths = torch.where(high == red, green - blue, sixths) / chroma.clamp(min=1e-9) + turns[:, None, None] * 6
+    sixths.sub_((sixths / 6).floor_(), alpha=6)  # remainder, which is slow on the CPU
+    ramps = torch.stack([(sixths - 3).abs_() - 1, 2 - (sixths - 2).abs_(), 2 - (sixths - 4).abs_()], dim=1)
+    return torch.addcmul(low[:, None], chroma[:, None], ramps.clamp_(0, 1))
+
+
+def _blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur, each sample its own sigma, reflecting borders: a matrix for rows and for columns."""
+    offsets = torch.arange(BLUR_KERNEL, device=images.device) - BLUR_KERNEL // 2
+    weights = torch.softmax(-0.5 * (offsets / sigma[:, None]) ** 2, dim=1)
+    height, width = images.shape[-2:]
+    with torch.autocast(images.device.type, enabled=False):
+        across, down = (torch.tensordot(weights, _reflections(n, images.device), 1).mT for n in (width, height))
+        rows = (images.reshape(len(images), -1, width) @ across).view_as(images)
+        columns = rows.mT.reshape(len(images), -1, height) @ down
+    return columns.view(*images.shape[:2], width, height).mT
+
+
+@functools.lru_cache(maxsize=8)
+def _reflections(size: int, device: torch.device) -> Tensor:
+    """(kernel, size, size) with a 1 where an output position (row) reads an input position (column) at a tap."""
+    offsets = torch.arange(BLUR_KERNEL) - BLUR_KERNEL // 2
+    position = (torch.arange(size) + offsets[:, None]).abs()
+    position = (size - 1) - ((size - 1) - position).abs()
+    return F.one_hot(position, size).float().to(device)

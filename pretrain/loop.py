@@ -49,14 +49,28 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
     model = recipe.pretext.build(recipe.arch)
     samples = Augmented(images, recipe.pretext.inputs(recipe.arch), recipe.seed)
     fit(
-        model, samples, weight_decay_groups(model, recipe.training.weight_decay), training=recipe.training,
-        machine=recipe.machine, seed=recipe.seed, folder=folder, title=f"pretrain {recipe.pretext.method}",
-        after_step=model.after_step, validate=lambda: held_out(model, recipe),
-    )  # fmt: skip
+        model,
+        samples,
+        weight_decay_groups(model, recipe.training.weight_decay),
+        training=recipe.training,
+        machine=recipe.machine,
+        seed=recipe.seed,
+        folder=folder,
+        title=f"pretrain {recipe.pretext.method}",
+        after_step=model.after_step,
+        validate=lambda: held_out(model, recipe),
+    )
     meta = Meta(
-        kind="backbone", method=recipe.pretext.method, arch=recipe.arch, epochs=recipe.training.epochs, seed=recipe.seed,
-        mean=model.mean, std=model.std, recipe=settings(recipe), key=key,
-    )  # fmt: skip
+        kind="backbone",
+        method=recipe.pretext.method,
+        arch=recipe.arch,
+        epochs=recipe.training.epochs,
+        seed=recipe.seed,
+        mean=model.mean,
+        std=model.std,
+        recipe=settings(recipe),
+        key=key,
+    )
     engine = make_accelerator(recipe.machine)
     if engine.is_main_process:
         meta = save_checkpoint(target, model.backbone_state(recipe.export), meta, pretext=model.state_dict())

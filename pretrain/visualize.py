@@ -51,7 +51,10 @@ def load_cim(checkpoint: Path) -> CIMModel:
     """
     meta = read_meta(checkpoint)
     if meta.method != CIM.method or meta.kind != "backbone" or not (checkpoint / PRETEXT).exists():
-        raise ValueError(f"{checkpoint} has no CIM decoder ({PRETEXT}); {META} says {meta.method} {meta.kind}; give a checkpoint that `cim-bench pretrain` made with CIM")
+        raise ValueError(
+            f"{checkpoint} has no CIM decoder ({PRETEXT}); {META} says {meta.method} {meta.kind}; "
+            f"give a checkpoint that `cim-bench pretrain` made with CIM"
+        )
     raw = {k: tuple(v) if isinstance(v, list) else v for k, v in meta.recipe["pretext"].items() if k != "type"}
     pretext: CIM = registry.load(registry.PRETEXTS["cim"])(**raw)
     model = replace(pretext, cut_on="worker").build(meta.arch)
@@ -68,7 +71,9 @@ def _sample(model: CIMModel, path: Path, seed: int) -> dict[str, Tensor]:
     return CIMInputs(model.settings, model.side)(image)
 
 
-def _draw(context: Tensor, exemplars: Tensor, maps: Tensor, predicted: Tensor, names: Sequence[Path], output: Path) -> None:
+def _draw(
+    context: Tensor, exemplars: Tensor, maps: Tensor, predicted: Tensor, names: Sequence[Path], output: Path
+) -> None:
     rows, count = exemplars.shape[:2]
     figure, axes = plt.subplots(3 * rows, count + 1, figsize=(1.5 * (count + 1), 4.6 * rows), squeeze=False)
     for axis in axes.flat:
@@ -85,7 +90,15 @@ def _draw(context: Tensor, exemplars: Tensor, maps: Tensor, predicted: Tensor, n
             axes[3 * row][e + 1].imshow(_pixels(exemplars[row, e]))
             axes[3 * row + 1][e + 1].imshow(_shade(whole, true))
             axes[3 * row + 2][e + 1].imshow(_shade(whole, guess))
-            axes[3 * row + 2][e + 1].text(0.5, -0.03, f"IoU {iou:.2f}", transform=axes[3 * row + 2][e + 1].transAxes, fontsize=7, ha="center", va="top")
+            axes[3 * row + 2][e + 1].text(
+                0.5,
+                -0.03,
+                f"IoU {iou:.2f}",
+                transform=axes[3 * row + 2][e + 1].transAxes,
+                fontsize=7,
+                ha="center",
+                va="top",
+            )
     figure.tight_layout()
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=130)

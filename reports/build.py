@@ -64,7 +64,7 @@ def _matches(column: Column, record: FlatRecord) -> bool:
 def _rows_of(
     table: Table, record: FlatRecord, groups: dict[tuple[Hashable, ...], _Group]
 ) -> list[tuple[Hashable, ...]]:
-    names = ("source", *(part.name for part in table.rows))
+    names = ("source", *(part.name for part in table.rows), *table.compare)
     own = tuple(record[name] for name in names)
     if record["status"] != "failed":
         return [own]
@@ -87,6 +87,7 @@ def _check_protocol(column: Column, records: Sequence[FlatRecord]) -> None:
 
 def _row(table: Table, group: _Group) -> Row:
     labels = tuple(_label(part, group.first) for part in table.rows)
+    notes = tuple(part.note(group.first) if part.note else "" for part in table.rows)
     where = " / ".join(labels)
     pairs = zip(table.columns, group.matches, strict=True)
     cells = [_cell(column, where, records) for column, records in pairs]
@@ -95,7 +96,7 @@ def _row(table: Table, group: _Group) -> Row:
             cell if cell.value is None else replace(cell, footnotes=(*cell.footnotes, LINEAGE_NOTE)) for cell in cells
         ]
     compared = tuple(group.first[name] for name in table.compare)
-    return Row(labels=labels, source=group.first["source"], cells=tuple(cells), group=compared)
+    return Row(labels=labels, notes=notes, source=group.first["source"], cells=tuple(cells), group=compared)
 
 
 def _label(part: RowField, record: FlatRecord) -> str:

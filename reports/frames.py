@@ -18,12 +18,35 @@ CITATION = "Li et al., Correlational Image Modeling for Self-Supervised Visual P
 MEASUREMENT_FIELDS = ("benchmark", "split", "metric", "variant", "value", "n")
 
 FIELDS = (
-    "key", "name", "method", "pretext", "arch", "epochs", "checkpoint", "parent",
-    "evaluator", "version", "settings", "passed", "selection", "partial",
+    "key",
+    "name",
+    "method",
+    "pretext",
+    "arch",
+    "epochs",
+    "checkpoint",
+    "parent",
+    "evaluator",
+    "version",
+    "settings",
+    "passed",
+    "selection",
+    "partial",
     *MEASUREMENT_FIELDS,
-    "source", "citation", "status", "error", "seed", "commit", "dirty", "packages", "device", "duration_s",
-    "data", "time", "warnings",
-)  # fmt: skip
+    "source",
+    "citation",
+    "status",
+    "error",
+    "seed",
+    "commit",
+    "dirty",
+    "packages",
+    "device",
+    "duration_s",
+    "data",
+    "time",
+    "warnings",
+)
 
 # The family of a method, by its name in lower case; the published ones as the paper sorts them.
 PRETEXTS: Mapping[str, str] = {

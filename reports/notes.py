@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cim_bench.reports.table import Column, FlatRecord
 
@@ -19,7 +20,7 @@ def record_notes(column: Column, record: FlatRecord) -> list[str]:
     # A published number follows its paper's protocol, which the column does not describe.
     expected = column.settings if record["source"] == "measured" else {}
     names = dict.fromkeys([*sorted(record["passed"]), *expected])
-    actual = {name: record["passed"].get(name, record["settings"].get(name)) for name in names}
+    actual = {name: record["passed"].get(name, _setting(record, name)) for name in names}
     changed = [f"{name}={value}" for name, value in actual.items() if name not in expected or expected[name] != value]
     notes = [f"{record['evaluator']} with {', '.join(changed)}"] if changed else []
     if record["selection"] != "last":
@@ -27,6 +28,14 @@ def record_notes(column: Column, record: FlatRecord) -> list[str]:
     if record["partial"]:
         notes.append("only a part of the samples was measured")
     return [*notes, *record["warnings"]]
+
+
+def _setting(record: FlatRecord, name: str) -> Any:
+    """A resolved knob by its dotted name; ``None`` if the record has no such knob."""
+    value = record["settings"]
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def failure_note(record: FlatRecord, *, other: bool = False) -> str:

@@ -24,7 +24,8 @@ def to_markdown(filled: FilledTable) -> str:
     table = filled.table
     numbers = {text: str(place).translate(_SUPERSCRIPT) for place, text in enumerate(filled.footnotes, start=1)}
     columns = [
-        [part.title, *(_label(filled, row, index) for row in filled.rows)] for index, part in enumerate(table.rows)
+        [_plain(part.title), *(_label(filled, row, index, numbers) for row in filled.rows)]
+        for index, part in enumerate(table.rows)
     ]
     for index, column in enumerate(table.columns):
         parts = [_parts(column, row.cells[index], numbers, with_n=_n_in_cells(filled, row)) for row in filled.rows]
@@ -49,7 +50,7 @@ def to_csv(filled: FilledTable) -> str:
         for column, cell in zip(filled.table.columns, row.cells, strict=True):
             numbers = (cell.value, cell.low, cell.high, cell.n)
             keys, notes = " ".join(cell.keys), "; ".join(cell.footnotes)
-            writer.writerow([" / ".join(row.labels), column.title, *numbers, keys, row.source, notes])
+            writer.writerow([row.name, column.title, *numbers, keys, row.source, notes])
     return file.getvalue()
 
 
@@ -77,8 +78,10 @@ def _n_in_cells(filled: FilledTable, row: Row) -> bool:
     return row.source == "measured" and (not has_place or len(_counts(row)) > 1)
 
 
-def _label(filled: FilledTable, row: Row, index: int) -> str:
+def _label(filled: FilledTable, row: Row, index: int, numbers: Mapping[str, str]) -> str:
     text, counts = _plain(row.labels[index]), _counts(row)
+    if row.notes and row.notes[index]:
+        text += f" {numbers[row.notes[index]]}"
     if filled.table.rows[index].with_n and row.source == "measured" and len(counts) == 1:
         return f"{text}, n={counts.pop():,}"
     return text

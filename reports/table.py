@@ -22,6 +22,7 @@ class RowField:
         name: One of `FIELDS`; records that differ in it are in different rows.
         show: Text of a record in this column; the plain value if ``None``.
         with_n: True where the row's sample count is written behind the text.
+        note: Footnote on that text; empty for none.
 
     Raises:
         ValueError: For an unknown field.
@@ -31,6 +32,7 @@ class RowField:
     name: str
     show: Callable[[FlatRecord], str] | None = None
     with_n: bool = False
+    note: Callable[[FlatRecord], str] | None = None
 
     def __post_init__(self) -> None:
         _check_field(self.title, self.name)
@@ -73,14 +75,14 @@ class Table:
         rows: The leading columns.
         columns: The columns of numbers.
         caption: What a reader must know before reading a number.
-        compare: Fields within which measured values of a column are comparable, so that the best is marked.
+        compare: Fields in which rows always differ, shown or not; values are compared where they agree.
     """
 
     title: str
     rows: tuple[RowField, ...]
     columns: tuple[Column, ...]
     caption: str = ""
-    compare: tuple[str, ...] = ("benchmark",)
+    compare: tuple[str, ...] = ("benchmark", "split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +110,24 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One filled row: a label for each `Table.rows`, a cell for each `Table.columns`."""
+    """One filled row: a label (and its footnote, or "") for each `Table.rows`, a cell for each `Table.columns`."""
 
     labels: tuple[str, ...]
     source: Literal["measured", "reported"]
     cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()
     group: tuple[Any, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The labels with what their footnotes add."""
+        notes = self.notes or [""] * len(self.labels)
+        return " / ".join(f"{a} ({b})" if b else a for a, b in zip(self.labels, notes, strict=True))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Footnotes of the row in reading order."""
+        return (*filter(None, self.notes), *(text for cell in self.cells for text in cell.footnotes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +140,7 @@ class FilledTable:
     @property
     def footnotes(self) -> tuple[str, ...]:
         """Every distinct remark in reading order; a remark's number is its position, from 1."""
-        texts = (text for row in self.rows for cell in row.cells for text in cell.footnotes)
-        return tuple(dict.fromkeys(texts))
+        return tuple(dict.fromkeys(text for row in self.rows for text in row.remarks))
 
 
 def _check_field(where: str, name: str) -> None:

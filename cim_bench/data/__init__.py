@@ -1,0 +1,1 @@
+"""Image sets and the transforms between a file and a tensor."""

@@ -8,6 +8,8 @@ Roots: an ImageFolder (``train/`` with ``val/``, ``validation/`` or ``validate/`
 from __future__ import annotations
 
 import functools
+import struct
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,19 @@ from cim_bench.recipe import Data
 from cim_bench.record import stable_hash
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "validate")}
+
+# What Pillow raises on damaged files.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    struct.error,
+    tarfile.TarError,
+    Image.DecompressionBombError,
+)
 
 
 class ImageError(ValueError):
@@ -42,10 +57,10 @@ class ImageSet(Dataset[Image.Image]):
     def __init__(self, data: Data, split: str) -> None:
         self.name, self.split = data.name, split
         self.reader = open_reader(data, split)
-        names = getattr(self.reader, "class_to_idx", None) or {}
+        names = getattr(self.reader, "class_to_idx", None) or getattr(self.reader, "class_name_to_idx", None) or {}
         self.classes = tuple(sorted(names, key=lambda name: names[name]))
         total = len(self.reader)
-        bad = set(Path(data.bad_files).read_text().split()) if data.bad_files else set()
+        bad = set(Path(data.bad_files).read_text().splitlines()) if data.bad_files else set()
         self.indices = [i for i in range(total) if not bad or self.reader.filename(i) not in bad]
         if not self.indices:
             raise ValueError(f"{data.root}: split {split!r} holds no image")
@@ -67,7 +82,7 @@ class ImageSet(Dataset[Image.Image]):
             file, label, *_ = self.reader[self.indices[index]]
             image = file if isinstance(file, Image.Image) else Image.open(file)
             return image.convert("RGB"), int(label)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise ImageError(
                 f"cannot read image {self.image_id(index)} of {self.name}/{self.split}: {error}; "
                 "replace the file, or list it in --data.bad-files"
@@ -90,7 +105,13 @@ def open_reader(data: Data, split: str) -> Any:
     if kind == "torch":
         return TorchvisionReader(rest, root=data.cache or "data", split=split)
     root = photos() if data.root == "photos" else Path(data.root)
-    return create_reader("", root=str(find_split(root, split)))
+    place = find_split(root, split)
+    # timm would keep a tar open, and forked loader workers then share one position in it
+    options = {"cache_tarfiles": False} if place.suffix == ".tar" else {}
+    try:
+        return create_reader("", root=str(place), **options)
+    except (RuntimeError, ValueError, tarfile.TarError) as error:
+        raise ValueError(f"{place} holds no image: {error}") from error
 
 
 def find_split(root: Path, split: str) -> Path:
@@ -141,5 +162,6 @@ def _identity(reader: Any, index: int) -> list[Any]:
     if samples is None:
         return [name]
     source, label = samples[index][:2]
+    label = getattr(reader, "targets", {index: label})[index]
     size = source.size if hasattr(source, "size") else Path(source).stat().st_size
     return [name, int(size), int(label)]

@@ -60,7 +60,10 @@ class FinetuneTransform:
 
     def __init__(self, size: int, *, auto_augment: str, reprob: float, scale: tuple[float, float]) -> None:
         fill = tuple(round(255 * value) for value in IMAGENET_MEAN)
-        steps = [T.RandomResizedCrop(size, scale=scale, interpolation=F.InterpolationMode.BICUBIC), T.RandomHorizontalFlip()]
+        steps = [
+            T.RandomResizedCrop(size, scale=scale, interpolation=F.InterpolationMode.BICUBIC),
+            T.RandomHorizontalFlip(),
+        ]
         if auto_augment:
             hparams = {"translate_const": int(size * 0.45), "img_mean": fill, "interpolation": Image.Resampling.BICUBIC}
             steps.append(rand_augment_transform(auto_augment, hparams))
@@ -95,6 +98,6 @@ class SingleRandomResizedCrop:
         w, h = min(round(math.sqrt(area * aspect)), width), min(round(math.sqrt(area / aspect)), height)
         top = int(torch.randint(0, height - h + 1, ()))
         left = int(torch.randint(0, width - w + 1, ()))
-        image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
+        image = image.crop((left, top, left + w, top + h)).resize((self.size, self.size), Image.Resampling.BICUBIC)
         pixels = to_uint8(image)
         return pixels.flip(-1) if torch.rand(()) < 0.5 else pixels

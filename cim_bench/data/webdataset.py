@@ -26,7 +26,7 @@ class WebDatasetReader:
     Offers the interface of timm's readers; timm's own WebDataset reader is a stream without length.
 
     Raises:
-        ValueError: If there is no shard, or an image has no ``.cls``.
+        ValueError: If there is no shard, one is damaged, or an image has no ``.cls``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,11 +52,20 @@ class WebDatasetReader:
 
 
 def _index(shard: Path) -> list[tuple[Member, int]]:
+    try:
+        return _scan(shard)
+    except (tarfile.TarError, ValueError) as error:
+        raise ValueError(f"cannot read {shard}: {error}") from error
+
+
+def _scan(shard: Path) -> list[tuple[Member, int]]:
     images: dict[str, Member] = {}
     labels: dict[str, int] = {}
     with tarfile.open(shard) as tar:
         for entry in tar:
-            key, _, suffix = entry.name.partition(".")
+            folder, slash, name = entry.name.rpartition("/")
+            stem, _, suffix = name.partition(".")
+            key = folder + slash + stem
             if suffix.lower() in IMAGE_SUFFIXES:
                 images[key] = Member(shard, key, entry.offset_data, entry.size)
             elif suffix == "cls":
@@ -64,5 +73,5 @@ def _index(shard: Path) -> list[tuple[Member, int]]:
                 assert text is not None
                 labels[key] = int(text.read())
     if lost := sorted(images.keys() - labels.keys()):
-        raise ValueError(f"{shard}: {len(lost)} images have no .cls label, the first is {lost[0]}")
+        raise ValueError(f"{len(lost)} images have no .cls label, the first is {lost[0]}")
     return [(member, labels[key]) for key, member in sorted(images.items())]

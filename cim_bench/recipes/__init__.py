@@ -1,0 +1,1 @@
+"""Ready-made recipes: functions that return one complete dataclass."""

@@ -27,11 +27,20 @@ def cifar10() -> Benchmark:
     data = Data(name="cifar10", root="torch/cifar10", val_split="test")
     machine = Machine(workers=1, micro_batch=256, save_every_s=60)
     pretraining = Pretraining(
-        pretext=PRETEXT, arch=ARCH, data=data, machine=machine,
+        pretext=PRETEXT,
+        arch=ARCH,
+        data=data,
+        machine=machine,
         training=Training(
-            epochs=4, warmup_epochs=1, effective_batch=128, base_lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05, clip_grad=1.0
+            epochs=4,
+            warmup_epochs=1,
+            effective_batch=128,
+            base_lr=2e-3,
+            betas=(0.9, 0.95),
+            weight_decay=0.05,
+            clip_grad=1.0,
         ),
-    )  # fmt: skip
+    )
     probe = Training(epochs=30, warmup_epochs=3, effective_batch=1024, base_lr=0.1, optimizer="lars", weight_decay=0.0)
     return Benchmark(
         name="cifar10",
@@ -42,4 +51,4 @@ def cifar10() -> Benchmark:
         },
         data=data,
         machine=machine,
-    )  # fmt: skip
+    )

@@ -15,8 +15,13 @@ ARCH = Arch(
     options={"patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3},
 )
 PRETEXT = CIM(
-    context_size=64, exemplar_size=32, num_exemplars=4, decoder_dim=128, decoder_heads=4, base_scale=(0.5, 1.0),
-)  # fmt: skip
+    context_size=64,
+    exemplar_size=32,
+    num_exemplars=4,
+    decoder_dim=128,
+    decoder_heads=4,
+    base_scale=(0.5, 1.0),
+)
 
 
 def demo() -> Benchmark:
@@ -27,30 +32,52 @@ def demo() -> Benchmark:
     """
     machine = Machine(workers=1, micro_batch=64, save_every_s=30)
     pretraining = Pretraining(
-        pretext=PRETEXT, arch=ARCH, data=PHOTOS, machine=machine,
+        pretext=PRETEXT,
+        arch=ARCH,
+        data=PHOTOS,
+        machine=machine,
         training=Training(
-            epochs=8, warmup_epochs=1, effective_batch=64, base_lr=4e-3, betas=(0.9, 0.95), weight_decay=0.05, clip_grad=1.0
+            epochs=8,
+            warmup_epochs=1,
+            effective_batch=64,
+            base_lr=4e-3,
+            betas=(0.9, 0.95),
+            weight_decay=0.05,
+            clip_grad=1.0,
         ),
-    )  # fmt: skip
-    features = "mean_patch"
+    )
     return Benchmark(
         name="demo",
         subjects={"CIM": pretraining, "random": RandomInit(arch=ARCH, pretext=PRETEXT)},
         evaluators={
-            "knn": KNN(feature=features, crop_pct=1.0),
+            "knn": KNN(feature="mean_patch", crop_pct=1.0),
             "linear_probe": LinearProbe(
-                feature=features, augment="none", crop_pct=1.0,
+                feature="mean_patch",
+                augment="none",
+                crop_pct=1.0,
                 training=Training(
                     epochs=90, warmup_epochs=10, effective_batch=256, base_lr=0.1, optimizer="lars", weight_decay=0.0
                 ),
             ),
             "finetune": Finetune(
-                auto_augment="", reprob=0.0, mixup=0.0, cutmix=0.0, crop_scale=(0.5, 1.0), crop_pct=1.0, drop_path=0.0,
+                auto_augment="",
+                reprob=0.0,
+                mixup=0.0,
+                cutmix=0.0,
+                crop_scale=(0.5, 1.0),
+                crop_pct=1.0,
+                drop_path=0.0,
                 training=Training(
-                    epochs=4, warmup_epochs=1, effective_batch=64, base_lr=2e-3, min_lr=1e-6, weight_decay=0.05, layer_decay=0.8
+                    epochs=4,
+                    warmup_epochs=1,
+                    effective_batch=64,
+                    base_lr=2e-3,
+                    min_lr=1e-6,
+                    weight_decay=0.05,
+                    layer_decay=0.8,
                 ),
             ),
         },
         data=PHOTOS,
         machine=machine,
-    )  # fmt: skip
+    )

@@ -14,10 +14,16 @@ def _cim(arch: str) -> Pretraining:
         arch=Arch(name=arch, image_size=224),
         data=Data(),
         training=Training(
-            epochs=300, warmup_epochs=40, effective_batch=4096, base_lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05,
-            clip_grad=1.0, precision="bf16",
+            epochs=300,
+            warmup_epochs=40,
+            effective_batch=4096,
+            base_lr=1.5e-4,
+            betas=(0.9, 0.95),
+            weight_decay=0.05,
+            clip_grad=1.0,
+            precision="bf16",
         ),
-    )  # fmt: skip
+    )
 
 
 def cim_vit_small() -> Pretraining:
@@ -60,7 +66,13 @@ def finetune_cim_vit_base() -> Finetune:
 
 def _mae(epochs: int) -> Finetune:
     training = Training(
-        epochs=epochs, warmup_epochs=5, effective_batch=1024, base_lr=5e-4, min_lr=1e-6, weight_decay=0.05, layer_decay=0.65
+        epochs=epochs,
+        warmup_epochs=5,
+        effective_batch=1024,
+        base_lr=5e-4,
+        min_lr=1e-6,
+        weight_decay=0.05,
+        layer_decay=0.65,
     )
     return Finetune(training=training, train_positions=True, crop_pct=0.875)
 

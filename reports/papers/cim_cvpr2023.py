@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,29 +21,41 @@ PAPER_BENCHMARK = "imagenet-1k"
 def _data(record: FlatRecord) -> str:
     if record["source"] == "reported":
         return "ImageNet-1K, reported"
-    return str(record["benchmark"] or DASH)
+    if record["benchmark"] is None:
+        return DASH
+    return str(record["benchmark"]) + ("" if record["split"] == "val" else f" ({record['split']})")
+
+
+def _arch(record: FlatRecord) -> str:
+    """Model name and input size; the options after the first comma are long, and go to `_arch_options`."""
+    return str(record["arch"]).split(",", maxsplit=1)[0]
+
+
+def _arch_options(record: FlatRecord) -> str:
+    _, _, options = str(record["arch"]).partition(",")
+    return f"with {options.replace(',', ', ')}" if options else ""
 
 
 VIT = Table(
     title="Top-1 accuracy of pre-trained ViTs",
     rows=(
         RowField(title="Method", name="name"),
-        RowField(title="Arch", name="arch"),
+        RowField(title="Arch", name="arch", show=_arch, note=_arch_options),
         RowField(title="Data", name="benchmark", show=_data, with_n=True),
         RowField(title="Pretext", name="pretext"),
         RowField(title="Epochs", name="epochs"),
     ),
     columns=(
-        Column(title="k-NN top-1", metric="top1", select={"evaluator": "knn", "split": "val", "variant": "k=20"}),
+        Column(title="k-NN top-1", metric="top1", select={"evaluator": "knn", "variant": "k=20"}),
         Column(
             title="Linear top-1",
             metric="top1",
-            select={"evaluator": "linear_probe", "split": "val", "variant": ""},
+            select={"evaluator": "linear_probe", "variant": ""},
         ),
         Column(
             title="Fine-tune top-1",
             metric="top1",
-            select={"evaluator": "finetune", "split": "val", "variant": ""},
+            select={"evaluator": "finetune", "variant": ""},
         ),
     ),
 )
@@ -58,12 +71,13 @@ def render(runs: Path) -> str:
     return to_markdown(_fill(runs))
 
 
-def report(runs: Path, out: Path | None = None) -> str:
+def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = None) -> str:
     """Write the ViT table to ``vit.md`` and, one line a cell with record keys, to ``vit.csv``.
 
     Args:
         runs: A folder that ``cim-bench run`` has written, or one ``records.jsonl``.
         out: Folder of both files; by default the folder of `runs`.
+        keys: Job keys to show beside failed jobs; by default every record below `runs`.
 
     Returns:
         The Markdown.
@@ -73,7 +87,7 @@ def report(runs: Path, out: Path | None = None) -> str:
         OSError: If `out` cannot be written.
         ValueError: As in `render`.
     """
-    filled = _fill(runs)
+    filled = _fill(runs, keys)
     folder = out or (runs if runs.is_dir() else runs.parent)
     text = to_markdown(filled)
     write_atomic(folder / "vit.md", text)
@@ -81,9 +95,10 @@ def report(runs: Path, out: Path | None = None) -> str:
     return text
 
 
-def _fill(runs: Path) -> FilledTable:
+def _fill(runs: Path, keys: Collection[str] | None = None) -> FilledTable:
     # Job folders are named by hash: sorting makes the row order independent of it.
-    measured = sorted(read_records(runs), key=_order)
+    found = [r for r in read_records(runs) if keys is None or r.key in keys or r.measurement is None]
+    measured = sorted(found, key=_order)
     published = sorted(published_records("imagenet-vit"), key=lambda record: record.subject.arch, reverse=True)
     frame = records_frame([*measured, *published])
     filled = build(replace(VIT, caption=_caption(frame)), frame)
@@ -101,7 +116,7 @@ def _caption(frame: pd.DataFrame) -> str:
     """What the numbers are, and that small data sets are not comparable with the published ones."""
     found = frame[(frame["source"] == "measured") & (frame["status"] == "ok")]["benchmark"]
     small = sorted(set(found) - {PAPER_BENCHMARK})
-    lines = ["Measured rows: value [95% Wilson interval] in percent; n: validation samples; bold: the best."]
+    lines = ["Measured rows: value [95% Wilson interval] in percent; n: samples measured; bold: the best."]
     if small:
         sets = f"small data set{'s' if len(small) > 1 else ''} {', '.join(small)}"
         lines.append(f"They are on the {sets}, and are **not comparable** with the published ImageNet-1K rows.")

@@ -58,7 +58,9 @@ def test_contract(name: str, job: Job) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     measurements = list(evaluator(name).run(model, context))
     assert measurements
-    assert all(isinstance(m, Measurement) and m.metric in METRICS and m.n == len(context.val_images()) for m in measurements)
+    assert all(
+        isinstance(m, Measurement) and m.metric in METRICS and m.n == len(context.val_images()) for m in measurements
+    )
     assert all(value.equal(before[key]) for key, value in model.state_dict().items())
     assert not model.training
     table = pq.read_table(context.folder / "outcomes.parquet").to_pandas()
@@ -100,7 +102,13 @@ def test_layer_decay_by_hand(job: Job) -> None:
     scale = {id(p): group["lr_scale"] for group in recipe.groups(classifier) for p in group["params"]}
     decay = {id(p): group["weight_decay"] for group in recipe.groups(classifier) for p in group["params"]}
     for name, parameter in classifier.net.named_parameters():
-        layer = int(name.split(".")[1]) + 1 if name.startswith("blocks") else 3 if name.startswith(("fc_norm", "head")) else 0
+        layer = (
+            int(name.split(".")[1]) + 1
+            if name.startswith("blocks")
+            else 3
+            if name.startswith(("fc_norm", "head"))
+            else 0
+        )
         assert scale[id(parameter)] == pytest.approx(0.65 ** (3 - layer)), name
         spared = parameter.ndim <= 1 or name in ("pos_embed", "cls_token")
         assert decay[id(parameter)] == (0.0 if spared else 0.05), name

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from cim_bench.recipe import Machine, Training
-from cim_bench.training import LOG, RESUME, NonFiniteLossError, Steps, StepSampler, fit, learning_rate, weight_decay_groups
+from cim_bench.training import (
+    LOG,
+    RESUME,
+    NonFiniteLossError,
+    Steps,
+    StepSampler,
+    fit,
+    learning_rate,
+    weight_decay_groups,
+)
 
 CPU = Machine(device="cpu", workers=0, micro_batch=4, save_every_s=1e9, log_every=1)
 
@@ -51,13 +60,21 @@ class Net(nn.Module):
         return {"loss": (self.layers(batch["x"])[:, 0] - batch["y"]).square().mean()}
 
 
-def run(folder: Path, net: nn.Module | None = None, samples: Numbers | None = None, machine: Machine = CPU, **changes: Any) -> nn.Module:
+def run(
+    folder: Path, net: nn.Module | None = None, samples: Numbers | None = None, machine: Machine = CPU, **changes: Any
+) -> nn.Module:
     net = net or Net()
     values: dict[str, Any] = {"epochs": 3, "effective_batch": 4, "base_lr": 0.6, "warmup_epochs": 1, **changes}
     fit(
-        net, samples or Numbers(), weight_decay_groups(net, 0.05), training=Training(**values), machine=machine, seed=1,
-        folder=folder, title="numbers",
-    )  # fmt: skip
+        net,
+        samples or Numbers(),
+        weight_decay_groups(net, 0.05),
+        training=Training(**values),
+        machine=machine,
+        seed=1,
+        folder=folder,
+        title="numbers",
+    )
     return net
 
 
@@ -71,9 +88,13 @@ def test_learning_rate_by_hand() -> None:
     assert learning_rate(110, per_epoch=10, training=training) == pytest.approx(0.02)
 
 
-@pytest.mark.parametrize(("processes", "micro", "expected"), [(1, 256, (256, 16)), (8, 256, (256, 2)), (8, 300, (256, 2)), (64, 48, (32, 2))])
+@pytest.mark.parametrize(
+    ("processes", "micro", "expected"), [(1, 256, (256, 16)), (8, 256, (256, 2)), (8, 300, (256, 2)), (64, 48, (32, 2))]
+)
 def test_accumulation_holds_the_effective_batch(processes: int, micro: int, expected: tuple[int, int]) -> None:
-    steps = Steps.plan(10_000, Training(epochs=2, effective_batch=4096, base_lr=1), Machine(micro_batch=micro), processes)
+    steps = Steps.plan(
+        10_000, Training(epochs=2, effective_batch=4096, base_lr=1), Machine(micro_batch=micro), processes
+    )
     assert (steps.micro_batch, steps.accumulation) == expected
     assert steps.micro_batch * steps.accumulation * processes == 4096
     assert (steps.per_epoch, steps.total) == (2, 4)
@@ -116,9 +137,23 @@ def test_clipping_happens(tmp_path: Path, precision: str) -> None:
     net = Net()
     before = torch.cat([p.detach().flatten().clone() for p in net.parameters()])
     fit(
-        net, Numbers(), [{"params": list(net.parameters())}], machine=CPU, seed=1, folder=tmp_path, title="numbers",
-        training=Training(epochs=1, effective_batch=10, base_lr=256 / 10, optimizer="momentum", momentum=0.0, clip_grad=0.5, precision=precision),  # type: ignore[arg-type]
-    )  # fmt: skip
+        net,
+        Numbers(),
+        [{"params": list(net.parameters())}],
+        machine=CPU,
+        seed=1,
+        folder=tmp_path,
+        title="numbers",
+        training=Training(
+            epochs=1,
+            effective_batch=10,
+            base_lr=256 / 10,
+            optimizer="momentum",
+            momentum=0.0,
+            clip_grad=0.5,
+            precision=precision,
+        ),  # type: ignore[arg-type]
+    )
     moved = torch.cat([p.detach().flatten() for p in net.parameters()]) - before
     logged = json.loads((tmp_path / LOG).read_text().splitlines()[0])
     assert logged["grad_norm"] > 10
@@ -129,7 +164,7 @@ def test_killed_and_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
     """A run cut off after every single step and started again, against one that was never interrupted."""
     whole = run(tmp_path / "whole")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     total = 6
@@ -140,13 +175,23 @@ def test_killed_and_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
         def after(progress: float, left: list[int] = left, stop: int = stop) -> None:
             left[0] -= 1
             if left[0] < 0 and stop < total:
-                raise Killed
+                raise KilledError
 
         training = Training(epochs=3, effective_batch=4, base_lr=0.6, warmup_epochs=1)
         machine = Machine(device="cpu", workers=0, micro_batch=2, save_every_s=0, log_every=1)
         try:
-            fit(net, Numbers(), weight_decay_groups(net, 0.05), training=training, machine=machine, seed=1, folder=tmp_path / "cut", title="n", after_step=after)
-        except Killed:
+            fit(
+                net,
+                Numbers(),
+                weight_decay_groups(net, 0.05),
+                training=training,
+                machine=machine,
+                seed=1,
+                folder=tmp_path / "cut",
+                title="n",
+                after_step=after,
+            )
+        except KilledError:
             assert (tmp_path / "cut" / RESUME).exists()
     reference = run(tmp_path / "again", machine=Machine(device="cpu", workers=0, micro_batch=2))
     for name, value in net.state_dict().items():

@@ -44,7 +44,9 @@ def test_votes_agree_with_scikit_learn(seed: int, k: int) -> None:
     bank, queries = torch.randn(60, 5, generator=generator), torch.randn(17, 5, generator=generator)
     labels = torch.randint(0, 4, (60,), generator=generator)
     ours = knn_predict(bank, labels, queries, ks=(k,), temperature=0.07, num_classes=4)[k]
-    reference = KNeighborsClassifier(n_neighbors=k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
+    reference = KNeighborsClassifier(
+        n_neighbors=k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07)
+    )
     assert (ours.numpy() == reference.fit(bank.numpy(), labels.numpy()).predict(queries.numpy())).all()
 
 
@@ -52,9 +54,13 @@ def test_chunks_do_not_change_votes() -> None:
     bank, queries = torch.randn(50, 8), torch.randn(33, 8)
     labels = torch.randint(0, 5, (50,))
     whole = knn_predict(bank, labels, queries, ks=(10,), temperature=0.07, num_classes=5)[10]
-    assert whole.equal(knn_predict(bank, labels, queries, ks=(10,), temperature=0.07, num_classes=5, max_elements=120)[10])
+    assert whole.equal(
+        knn_predict(bank, labels, queries, ks=(10,), temperature=0.07, num_classes=5, max_elements=120)[10]
+    )
 
 
 def test_too_large_k_is_refused() -> None:
     with pytest.raises(ValueError, match="bank of 3 images"):
-        knn_predict(torch.ones(3, 2), torch.zeros(3, dtype=torch.long), torch.ones(1, 2), ks=(4,), temperature=1, num_classes=1)
+        knn_predict(
+            torch.ones(3, 2), torch.zeros(3, dtype=torch.long), torch.ones(1, 2), ks=(4,), temperature=1, num_classes=1
+        )

@@ -83,7 +83,9 @@ def test_exported_weights_are_a_plain_timm_state(model: CIMModel, tiny_arch: Arc
         net.load_state_dict(model.backbone_state(which))  # type: ignore[arg-type]
 
 
-def test_features_of_the_export_are_those_of_training(model: CIMModel, tiny_arch: Arch, batch: dict[str, torch.Tensor]) -> None:
+def test_features_of_the_export_are_those_of_training(
+    model: CIMModel, tiny_arch: Arch, batch: dict[str, torch.Tensor]
+) -> None:
     net = timm.create_model(tiny_arch.name, img_size=32, num_classes=0, **tiny_arch.options).eval()
     net.load_state_dict(model.backbone_state("online"))
     images = (batch["context"].float() / 255 - model.pixel[0]) / model.pixel[1]
@@ -122,10 +124,13 @@ def test_sincos_positions_by_hand() -> None:
     assert resample_positions(sincos_positions(8, 14), 10).shape == (1, 101, 8)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"name": "resnet18", "options": {}}, "plain ViTs"),
-    ({"options": {"patch_size": 5}, "image_size": 35}, "does not divide"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "resnet18", "options": {}}, "plain ViTs"),
+        ({"options": {"patch_size": 5}, "image_size": 35}, "does not divide"),
+    ],
+)
 def test_unfit_architectures_are_refused(tiny_arch: Arch, change: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         PRETEXT.build(replace(tiny_arch, **change))  # type: ignore[arg-type]

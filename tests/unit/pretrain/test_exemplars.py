@@ -41,7 +41,9 @@ def corners_in_view(box: torch.Tensor) -> torch.Tensor:
     left, top, right, bottom, angle = box.tolist()
     a = np.deg2rad(angle)
     uv = np.array([(u, v) for u in (left, right) for v in (top, bottom)])
-    return torch.tensor(np.stack([uv[:, 0] * np.cos(a) - uv[:, 1] * np.sin(a), uv[:, 0] * np.sin(a) + uv[:, 1] * np.cos(a)], 1))
+    return torch.tensor(
+        np.stack([uv[:, 0] * np.cos(a) - uv[:, 1] * np.sin(a), uv[:, 0] * np.sin(a) + uv[:, 1] * np.cos(a)], 1)
+    )
 
 
 @given(region=regions, angle=degrees)
@@ -127,7 +129,9 @@ def test_rotated_cut_agrees_with_rotating_the_whole_image(photo: Image.Image, an
     crop = turned.resize((64, 64), Image.Resampling.BOX, box=tuple((box[:4] + centre).tolist()))
     ours = cut_exemplars(to_uint8(view)[None].float(), box.view(1, 1, 5), 64)[0, 0]
     assert (ours - to_uint8(crop).float()).abs().mean() < 4.0  # of 255: another interpolation, the same place
-    shifted = cut_exemplars(to_uint8(view)[None].float(), (box + torch.tensor([6.0, 0, 6, 0, 0])).view(1, 1, 5), 64)[0, 0]
+    shifted = cut_exemplars(to_uint8(view)[None].float(), (box + torch.tensor([6.0, 0, 6, 0, 0])).view(1, 1, 5), 64)[
+        0, 0
+    ]
     assert (shifted - to_uint8(crop).float()).abs().mean() > 2 * (ours - to_uint8(crop).float()).abs().mean()
 
 
@@ -173,9 +177,15 @@ def test_photometric_leaves_unchosen_images_alone_and_applies_each_step(photo: I
     assert photometric(images, gray)[0].std(dim=0).max() < 1e-6
 
 
-@pytest.mark.parametrize(("column", "factor", "reference"), [
-    (0, 1.4, TF.adjust_brightness), (1, 0.6, TF.adjust_contrast), (2, 1.2, TF.adjust_saturation), (3, 0.1, TF.adjust_hue),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "factor", "reference"),
+    [
+        (0, 1.4, TF.adjust_brightness),
+        (1, 0.6, TF.adjust_contrast),
+        (2, 1.2, TF.adjust_saturation),
+        (3, 0.1, TF.adjust_hue),
+    ],
+)
 def test_jitter_matches_torchvision(photo: Image.Image, column: int, factor: float, reference: object) -> None:
     images = to_uint8(photo.resize((64, 64)))[None].float() / 255
     parameters = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 2, 3]], dtype=torch.float32)

@@ -96,6 +96,11 @@ def test_a_repeated_job_outlives_its_failure_and_another_does_not(make: Make) ->
     assert (row.cells[0].value, row.cells[0].footnotes) == (0.5, ("another job failed: e",))
 
 
+def test_splits_never_share_a_row(make: Make) -> None:
+    filled = fill(make(key="a", variant="k=20"), make(key="b", evaluator="finetune", split="test"))
+    assert [[cell.keys for cell in row.cells] for row in filled.rows] == [[("a",), ()], [(), ("b",)]]
+
+
 def test_measured_and_reported_never_share_a_row(make: Make) -> None:
     reported = make(key="", source="reported", evaluator="finetune", version=0, value=0.9)
     filled = fill(reported, make(evaluator="finetune", value=0.4), make(key="k2", variant="k=20"))

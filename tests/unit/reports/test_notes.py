@@ -26,6 +26,15 @@ def test_only_deviations_from_the_column_are_remarked(make: Callable[..., Record
     assert record_notes(COLUMN, _flat(default)) == ["knn with k=20"]
 
 
+def test_nested_settings_are_found_by_their_dotted_name(make: Callable[..., Record]) -> None:
+    column = Column(title="K", metric="top1", select={}, settings={"training.epochs": 90})
+    nested = {"training": {"epochs": 90, "lr": 0.1}}
+    assert record_notes(column, _flat(make(settings=nested))) == []
+    changed = make(settings={"training": {"epochs": 9}}, passed={"training.epochs": 9})
+    assert record_notes(column, _flat(changed)) == ["knn with training.epochs=9"]
+    assert record_notes(column, _flat(make(settings={}))) == ["knn with training.epochs=None"]
+
+
 def test_selection_partial_and_warnings_are_remarked(make: Callable[..., Record]) -> None:
     record = make(settings={"k": 5}, selection="best_on:val", partial=True, warnings=["small bank", "odd"])
     assert record_notes(COLUMN, _flat(record)) == [

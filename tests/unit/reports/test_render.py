@@ -81,8 +81,15 @@ def test_csv_traces_every_cell() -> None:
     assert len(lines) == 6
     assert tuple(lines[0]) == CSV_HEADER
     assert lines[0] == {
-        "row": "c|m / photos", "column": "k-NN", "value": "0.643", "low": "0.609", "high": "0.675",
-        "n": "1720", "key": "key1", "source": "measured", "footnotes": "with k=9",
-    }  # fmt: skip
+        "row": "c|m / photos",
+        "column": "k-NN",
+        "value": "0.643",
+        "low": "0.609",
+        "high": "0.675",
+        "n": "1720",
+        "key": "key1",
+        "source": "measured",
+        "footnotes": "with k=9",
+    }
     assert (lines[3]["value"], lines[3]["key"]) == ("", "key4")
     assert (lines[4]["value"], lines[4]["source"], lines[4]["key"]) == ("0.831", "reported", "")

@@ -19,6 +19,12 @@ def test_unknown_metric_lists_the_choices() -> None:
         Column(title="K", metric="top-1", select={})
 
 
+def test_labels_carry_remarks_too() -> None:
+    row = Row(labels=("vit", "photos"), notes=("depth=6", ""), source="measured", cells=(Cell(footnotes=("x",)),))
+    assert row.name == "vit (depth=6) / photos"
+    assert row.remarks == ("depth=6", "x")
+
+
 def test_equal_remarks_share_a_number() -> None:
     cells = [Cell(footnotes=("b", "a")), Cell(footnotes=("a",)), Cell(footnotes=("c", "b"))]
     rows = tuple(Row(labels=(), source="measured", cells=(cell,)) for cell in cells)

@@ -76,9 +76,7 @@ def test_manifest_lists_every_file_with_its_hash(made: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_training_and_validation_regions_are_disjoint_and_inside_the_photograph(
-    made: Path, name: str
-) -> None:
+def test_training_and_validation_regions_are_disjoint_and_inside_the_photograph(made: Path, name: str) -> None:
     squares: dict[str, list[tuple[int, int, int]]] = {split: [] for split in COUNTS}
     for row in manifest(made)["files"]:
         if row["class"] == name:
@@ -150,9 +148,7 @@ def test_a_damaged_set_is_rebuilt(made_small: Path, tmp_path: Path, damage: Any)
 
 
 @pytest.mark.usefixtures("small")
-def test_another_recipe_gets_another_folder(
-    made_small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_recipe_gets_another_folder(made_small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     assert photos(tmp_path).name != made_small.name
 
@@ -200,9 +196,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("package", ["skimage", "sklearn"])
-def test_a_missing_package_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
-) -> None:
+def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(ValueError, match=rf"{package}'s .*: pip install 'cim-bench\[photos\]'"):

@@ -74,6 +74,17 @@ def test_on_imagenet_nothing_claims_a_small_data_set(make: Make, tmp_path: Path)
     assert "| imagenet-1k, n=100 " in text
 
 
+def test_a_long_architecture_moves_into_a_footnote(make: Make, tmp_path: Path) -> None:
+    arch = "vit_small@64,depth=6,num_heads=3"
+    records = [make(arch=arch, variant="k=20", split="test"), make(key="k2", arch="vit_small@64", variant="k=20")]
+    write_records(tmp_path, records)
+    text = report(tmp_path)
+    assert "| cim     | vit_small@64 ¹ | photos (test), n=100  |" in text
+    assert "| cim     | vit_small@64   | photos, n=100         |" in text
+    assert "- ¹ with depth=6, num_heads=3\n" in text
+    assert "vit_small@64 (with depth=6, num_heads=3) / photos (test)" in (tmp_path / "vit.csv").read_text()
+
+
 def test_no_measured_record_is_an_error(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no measured .* record in .*; run"):
         report(tmp_path)

@@ -1,0 +1,108 @@
+"""From photographs to a table: run, skip, kill, resume, draw."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+from PIL import Image
+from safetensors.torch import load_file
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("records.jsonl"))}
+
+
+def test_benchmark_runs_skips_and_reports(cim_bench: Run, recipe_file: Path, tmp_path: Path) -> None:
+    plan = cim_bench("run", recipe_file, "--plan", "--output", "out").stdout
+    assert plan.count("to do") + plan.count("waits") == 7
+    first = cim_bench("run", recipe_file, "--output", "out")
+    for column in ("k-NN", "Linear", "Fine-tune"):
+        assert column in first.stdout
+    assert "reported" in first.stdout
+    assert (tmp_path / "out" / "vit.md").read_text().strip() in first.stdout
+    kept = snapshot(tmp_path / "out")
+    assert len(kept) == 6
+    record = json.loads(next(iter(kept.values())).splitlines()[0])
+    assert record["measurement"]["n"] == 24
+    assert record["provenance"]["packages"]["torch"]
+    second = cim_bench("run", recipe_file, "--output", "out")
+    assert second.stderr.count("skipped") == 7
+    assert snapshot(tmp_path / "out") == kept
+    assert cim_bench("run", recipe_file, "--plan", "--output", "out").stdout.count("finished") == 7
+    assert cim_bench("report", "out").stdout == second.stdout
+    # another value is another job: nothing that was finished is touched
+    cim_bench("run", recipe_file, "--output", "out", "--evaluators.knn.temperature", "0.1", check=False)
+    assert kept.items() <= snapshot(tmp_path / "out").items()
+
+
+def test_killed_pretraining_ends_with_the_same_weights(
+    cim_bench: Run, command: list[str], pretrain_file: Path, tmp_path: Path
+) -> None:
+    longer = ("--training.epochs", "30")
+    cim_bench("pretrain", pretrain_file, "--output", "whole", *longer)
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen([*command, "pretrain", str(pretrain_file), "--output", "cut", *longer], cwd=tmp_path)
+        steps = -1
+        for _ in range(600):
+            time.sleep(0.05)
+            logs = list((tmp_path / "cut").rglob("metrics.jsonl"))
+            now = len(logs[0].read_text().splitlines()) if logs else 0
+            steps = now if steps < 0 and logs else steps
+            if process.poll() is not None or (logs and now > steps + 12):
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += process.returncode == -signal.SIGKILL
+    assert kills >= 1
+    cim_bench("pretrain", pretrain_file, "--output", "cut", *longer)
+    metas = [json.loads(next((tmp_path / f).rglob("meta.json")).read_text()) for f in ("whole", "cut")]
+    assert metas[0]["hash"] == metas[1]["hash"]
+    logs = [next((tmp_path / f).rglob("metrics.jsonl")).read_text().splitlines() for f in ("whole", "cut")]
+    losses = [[(r["step"], r["loss"]) for r in map(json.loads, lines) if "loss" in r] for lines in logs]
+    assert losses[0] == losses[1]
+
+
+def test_checkpoint_is_a_plain_timm_state_and_can_be_drawn_and_measured(
+    cim_bench: Run, pretrain_file: Path, photos_root: Path, tmp_path: Path
+) -> None:
+    cim_bench("pretrain", pretrain_file, "--output", "made")
+    checkpoint = next((tmp_path / "made").rglob("meta.json")).parent
+    net = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, num_classes=0, patch_size=8, embed_dim=48, depth=2, num_heads=3
+    )
+    net.load_state_dict(load_file(checkpoint / "weights.safetensors"))
+    log = [json.loads(line) for line in next((tmp_path / "made").rglob("metrics.jsonl")).read_text().splitlines()]
+    assert any("val_map_iou" in line and "val_constant_map_iou" in line for line in log)
+    assert list((tmp_path / "made").rglob("events.out.tfevents.*"))
+    images = sorted((photos_root / "val" / "chelsea").glob("*.png"))[:2]
+    cim_bench("visualize", checkpoint, *images, "--output", "seen.png")
+    with Image.open(tmp_path / "seen.png") as picture:
+        assert picture.width > 300
+    root = pretrain_file.read_text().split("root='")[1].split("'")[0]
+    done = cim_bench(
+        "evaluate",
+        checkpoint,
+        "--evaluators",
+        "knn",
+        "--output",
+        "measured",
+        "--data.root",
+        root,
+        "--data.name",
+        "small-photos",
+        "--evaluators.knn.k",
+        "5",
+        "20",
+        "--machine.workers",
+        "0",
+    )
+    assert "k-NN" in done.stdout

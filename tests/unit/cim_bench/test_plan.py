@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cim_bench.backbone import Backbone
+from cim_bench.context import Context
+from cim_bench.plan import make_plan
+from cim_bench.recipe import (
+    Arch,
+    Benchmark,
+    Data,
+    Evaluator,
+    FromCheckpoint,
+    Pretext,
+    Pretraining,
+    RandomInit,
+    Training,
+)
+from cim_bench.record import Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Evaluator):
+    version: ClassVar[int] = 1
+    needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
+
+    def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Probe):
+    """Goes by the name ``finetune``, like the registered one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(Probe):
+    needs: ClassVar[Literal["backbone", "classifier"]] = "classifier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy(Pretext):
+    method: ClassVar[str] = "toy"
+    version: ClassVar[int] = 1
+
+
+SUBJECTS: dict[str, Pretraining | FromCheckpoint | RandomInit] = {
+    "trained": Pretraining(
+        pretext=Toy(), arch=Arch(), data=Data(), training=Training(epochs=1, effective_batch=1, base_lr=1.0)
+    ),
+    "random": RandomInit(arch=Arch()),
+    "given": FromCheckpoint(path="ck"),
+}
+EVALUATORS: dict[str, Evaluator] = {"attack": Attack(), "probe": Probe(), "tuning": Finetune(), "shift": Attack()}
+
+
+def benchmark(subjects: list[str], evaluators: list[str]) -> Benchmark:
+    return Benchmark(
+        name="b",
+        subjects={name: SUBJECTS[name] for name in subjects},
+        evaluators={name: EVALUATORS[name] for name in evaluators},
+        data=Data(),
+    )
+
+
+def test_jobs_of_each_subject_in_order_with_their_needs() -> None:
+    plan = make_plan(benchmark(["trained", "random"], ["attack", "probe", "tuning"]))
+    assert [(job.name, job.needs) for job in plan] == [
+        ("trained/pretrain", ()),
+        ("trained/probe", ("trained/pretrain",)),
+        ("trained/tuning", ("trained/pretrain",)),
+        ("trained/attack", ("trained/pretrain", "trained/tuning")),
+        ("random/probe", ()),
+        ("random/tuning", ()),
+        ("random/attack", ("random/tuning",)),
+    ]
+    assert [job.kind for job in plan] == ["pretrain", *["evaluate"] * 6]
+    assert [(job.subject, job.evaluator) for job in plan[:2]] == [("trained", ""), ("trained", "probe")]
+
+
+def test_a_classifier_without_finetuning_is_refused() -> None:
+    with pytest.raises(ValueError, match="attack needs a fine-tuned classifier; add a finetune evaluator"):
+        make_plan(benchmark(["random"], ["probe", "attack"]))
+
+
+def test_a_benchmark_without_evaluators_only_pretrains() -> None:
+    assert [job.name for job in make_plan(benchmark(["trained", "random"], []))] == ["trained/pretrain"]
+
+
+@given(
+    st.permutations(list(SUBJECTS)).flatmap(lambda names: st.integers(0, 3).map(lambda n: names[:n])),
+    st.permutations(list(EVALUATORS)),
+)
+def test_needs_come_before_those_who_need_them_in_every_order(subjects: list[str], evaluators: list[str]) -> None:
+    plan = make_plan(benchmark(subjects, evaluators))
+    names = [job.name for job in plan]
+    assert len(set(names)) == len(names) == len(subjects) * len(evaluators) + ("trained" in subjects)
+    for position, job in enumerate(plan):
+        assert set(job.needs) <= set(names[:position])
+        assert all(need.startswith(f"{job.subject}/") for need in job.needs)
+        classifier = job.kind == "evaluate" and EVALUATORS[job.evaluator].needs == "classifier"
+        assert (f"{job.subject}/tuning" in job.needs) == classifier
