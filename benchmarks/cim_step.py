@@ -74,8 +74,8 @@ def build_public(checkout: Path, arch: str) -> Any:
 
 
 @torch.no_grad()
-def parity(ours: CIMModel, public: Any, batch: dict[str, Tensor]) -> tuple[float, float]:
-    """Give both the same weights, no two alike, and return the difference of losses and, at most, of logits."""
+def parity(ours: CIMModel, public: Any, batch: dict[str, Tensor]) -> str:
+    """Give both the same weights, no two alike, and say how far their losses and logits are apart."""
     for name, value in public.named_parameters():
         if "pos_embed" not in name:
             value.add_(torch.randn_like(value), alpha=0.02)
@@ -85,7 +85,9 @@ def parity(ours: CIMModel, public: Any, batch: dict[str, Tensor]) -> tuple[float
         value.copy_(theirs[NAMES[prefix] + name.removeprefix(prefix)])
     loss, pairs = public(*public_batch(batch, ours))
     logits = torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], dim=1)
-    return float((ours(batch)["loss"] - loss).abs()), float((ours.predict(batch)[0] - logits).abs().max())
+    losses = f"losses {float(ours(batch)['loss']):.6f} (ours) and {float(loss):.6f} (public)"
+    apart = float((ours.predict(batch)[0] - logits).abs().max())
+    return f"same weights and inputs, fp32: {losses}; logits of maps differ by at most {apart:.1e}"
 
 
 def step(model: nn.Module, forward: Any, after: Any, device: str, precision: str) -> Task:
@@ -126,8 +128,7 @@ def main() -> None:
     print(machine(chosen.device))
     if chosen.public:
         public = build_public(chosen.public, chosen.arch).to(chosen.device).train()
-        loss, maps = parity(ours, public, batch)
-        print(f"same weights and inputs, fp32: losses differ by {loss:.1e}, logits of maps by at most {maps:.1e}")
+        print(parity(ours, public, batch))
         given = public_batch(batch, ours)
         tasks["public"] = step(public, lambda: public(*given)[0], public.iter_update, *on)
     seconds = interleaved(tasks, chosen.repeats, clock=chosen.clock, cuda=chosen.device == "cuda")

@@ -100,9 +100,13 @@ def save_checkpoint(
         if pretext is not None:
             save_file({k: v.detach().cpu().contiguous().clone() for k, v in pretext.items()}, temporary / PRETEXT)
         (temporary / META).write_text(json.dumps(asdict(meta), indent=2, sort_keys=True) + "\n")
+        temporary.chmod(0o755)  # mkdtemp's 0700 would hide the checkpoint from colleagues
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise OSError(
             f"cannot write checkpoint {folder}: {error}; free space or choose another output folder"

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("cim-bench", "torch", "torchvision", "timm", "accelerate", "kornia", "pillow", "numpy")
+PACKAGES = ("cim-bench", "torch", "torchvision", "timm", "accelerate", "pillow", "numpy")
 
 
 def utc_now() -> str:

@@ -243,6 +243,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
         Path(temporary).replace(path)
     except OSError as error:
         if temporary:

@@ -212,13 +212,13 @@ class Fit:
         )
         workers = self.machine.workers
         loader: DataLoader[dict[str, Any]] = DataLoader(
-            self.samples,
+            self.samples,  # type: ignore[arg-type]  # a Dataset by its two methods
             batch_sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=_one_thread,
             pin_memory=self.engine.device.type == "cuda",
-        )  # type: ignore[arg-type]
+        )
         batches = iter(loader)
         every = steps.per_epoch * max(1, self.training.epochs // 10)
         saved, began, since = time.monotonic(), time.monotonic(), self.start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -60,6 +60,7 @@ class LinearProbe(Evaluator):
         extract = {"f": lambda images: model.feature(images, self.feature)}
         queries, labels = run_models(extract, val, transform, machine=ctx.machine)
         seed_all(ctx.seed, "head")
+        machine = ctx.machine
         head = make_head(queries["f"].shape[1], len(train.classes))
         probe: nn.Module
         samples: TrainSet
@@ -68,13 +69,14 @@ class LinearProbe(Evaluator):
             samples = Augmented(train, SingleRandomResizedCrop(model.arch.image_size), ctx.seed)
         else:
             bank, bank_labels = run_models(extract, train, transform, machine=ctx.machine)
+            machine = replace(machine, workers=0)  # features lie in memory already
             probe, samples = FeatureProbe(head), Features(train, bank["f"], bank_labels)
         fit(
             probe,
             samples,
             lars_groups(head),
             training=self.training,
-            machine=ctx.machine,
+            machine=machine,
             seed=ctx.seed,
             folder=ctx.folder,
             title="linear probe",

@@ -142,13 +142,14 @@ def cut_exemplars(views: Tensor, boxes: Tensor, size: int) -> Tensor:
     maps = _sampling_matrix(boxes[order], side).to(views.device, views.dtype, non_blocking=True)
     image = (order // count).to(views.device, non_blocking=True)
     cuts, groups = [], counts.tolist()
-    for (kx, ky), rows, some in zip(kinds.tolist(), image.split(groups), maps.split(groups), strict=True):
+    for (kx, ky), rows, some in zip(kinds.tolist(), torch.split(image, groups), torch.split(maps, groups), strict=True):
         source = views.expand(len(some), -1, -1, -1) if len(views) == 1 else views[rows]
         grid = _sampling_grid(some, kx, ky, size)
         cut = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        cuts.append(cut.unflatten(2, (ky * kx, size)).mean(dim=2))
+        cuts.append(cut.view(len(some), 3, ky * kx, size, size).mean(dim=2))
     back = order.argsort().to(views.device, non_blocking=True)
-    return torch.cat(cuts)[back].unflatten(0, (-1, count))
+    exemplars = torch.cat(cuts)[back]
+    return exemplars.view(-1, count, *exemplars.shape[1:])
 
 
 def _sampling_grid(maps: Tensor, kx: int, ky: int, size: int) -> Tensor:
@@ -241,8 +242,9 @@ def _change(images: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], T
 
 def _gray(images: Tensor) -> Tensor:
     """(N, 1, H, W) luma, ITU-R 601-2."""
-    red, green, blue = images.split(1, dim=1)
-    return (red * 0.299).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    red, green, blue = torch.split(images, 1, dim=1)
+    luma: Tensor = (red * 0.299).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    return luma
 
 
 def _to_gray(images: Tensor, _: Tensor) -> Tensor:
@@ -278,7 +280,8 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
         across, down = (torch.tensordot(weights, _reflections(n, images.device), 1).mT for n in (width, height))
         rows = (images.reshape(len(images), -1, width) @ across).view_as(images)
         columns = rows.mT.reshape(len(images), -1, height) @ down
-    return columns.view(*images.shape[:2], width, height).mT
+    blurred: Tensor = columns.view(*images.shape[:2], width, height).mT
+    return blurred
 
 
 @functools.lru_cache(maxsize=8)
@@ -287,4 +290,5 @@ def _reflections(size: int, device: torch.device) -> Tensor:
     offsets = torch.arange(BLUR_KERNEL) - BLUR_KERNEL // 2
     position = (torch.arange(size) + offsets[:, None]).abs()
     position = (size - 1) - ((size - 1) - position).abs()
-    return F.one_hot(position, size).float().to(device)
+    chosen: Tensor = F.one_hot(position, size).float().to(device)
+    return chosen

@@ -21,7 +21,7 @@ SMALL_COUNTS = {"train": 12, "val": 6}
 
 torch.set_num_threads(1)  # the models are tiny: two threads on busy cores take six times as long
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long a loader stopped by an error waits for workers
-settings.register_profile("cim-bench", max_examples=40, deadline=None)
+settings.register_profile("cim-bench", max_examples=25, deadline=None)
 settings.load_profile("cim-bench")
 
 
@@ -71,6 +71,18 @@ def make_photos(photos_root: Path) -> Callable[..., Path]:
 def small_photos(make_photos: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Data:
     """4 classes, 12 training and 6 validation JPEGs each; do not change its files."""
     return Data(name="small", root=str(make_photos(tmp_path_factory.mktemp("small") / "images")))
+
+
+@pytest.fixture(scope="session")
+def small_root(photos_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ImageFolder of four classes of the demo's own PNG files, as many of each; do not change its files."""
+    folder = tmp_path_factory.mktemp("small") / "images"
+    for split, count in SMALL_COUNTS.items():
+        for label in ("astronaut", "chelsea", "coffee", "moon"):
+            (folder / split / label).mkdir(parents=True)
+            for source in sorted((photos_root / split / label).iterdir())[:count]:
+                shutil.copy(source, folder / split / label)
+    return folder
 
 
 @pytest.fixture

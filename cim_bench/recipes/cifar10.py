@@ -41,7 +41,7 @@ def cifar10() -> Benchmark:
             clip_grad=1.0,
         ),
     )
-    probe = Training(epochs=30, warmup_epochs=3, effective_batch=1024, base_lr=0.1, optimizer="lars", weight_decay=0.0)
+    probe = Training(epochs=30, warmup_epochs=3, effective_batch=1024, base_lr=1.0, optimizer="lars", weight_decay=0.0)
     return Benchmark(
         name="cifar10",
         subjects={"CIM": pretraining, "random": RandomInit(arch=ARCH, pretext=replace(PRETEXT))},

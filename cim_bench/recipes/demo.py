@@ -56,7 +56,7 @@ def demo() -> Benchmark:
                 augment="none",
                 crop_pct=1.0,
                 training=Training(
-                    epochs=90, warmup_epochs=10, effective_batch=256, base_lr=0.1, optimizer="lars", weight_decay=0.0
+                    epochs=90, warmup_epochs=10, effective_batch=256, base_lr=5.0, optimizer="lars", weight_decay=0.0
                 ),
             ),
             "finetune": Finetune(

@@ -102,7 +102,7 @@ def test_a_class_that_is_not_registered_goes_by_its_own_name() -> None:
     assert registry.name_of("evaluators", MyProtocol) == "myprotocol"
 
 
-HEAVY = ("torch", "timm", "torchvision", "accelerate", "kornia")
+HEAVY = ("torch", "timm", "torchvision", "accelerate")
 RUN = """
 import contextlib, json, sys
 sys.argv = json.loads(sys.argv[1])
