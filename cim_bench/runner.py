@@ -157,6 +157,7 @@ class Runner:
 
     def _evaluate(self, job: Job) -> bool:
         from cim_bench.backbone import load_backbone
+        from cim_bench.training import make_accelerator
 
         folder, key, protocol, checkpoint = self._evaluation(job)
         if is_finished(folder):
@@ -174,7 +175,8 @@ class Runner:
             main=is_main(),
             warnings=warnings,
         )
-        model = load_backbone(checkpoint, what=job.subject)
+        device = make_accelerator(self.benchmark.machine).device
+        model = load_backbone(checkpoint, what=job.subject).to(device)
         measurements = list(self.benchmark.evaluators[job.evaluator].run(model, context))
         if not measurements:
             raise ValueError(f"{job.evaluator} measured nothing")

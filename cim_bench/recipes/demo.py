@@ -37,7 +37,7 @@ def demo() -> Benchmark:
         data=PHOTOS,
         machine=machine,
         training=Training(
-            epochs=8,
+            epochs=7,
             warmup_epochs=1,
             effective_batch=64,
             base_lr=4e-3,
@@ -68,8 +68,8 @@ def demo() -> Benchmark:
                 crop_pct=1.0,
                 drop_path=0.0,
                 training=Training(
-                    epochs=4,
-                    warmup_epochs=1,
+                    epochs=2,
+                    warmup_epochs=0.5,
                     effective_batch=64,
                     base_lr=2e-3,
                     min_lr=1e-6,
