@@ -13,7 +13,8 @@ from cim_bench.data.transforms import seed_all
 from cim_bench.pretext import PretextModel
 from cim_bench.recipe import Pretraining, settings
 from cim_bench.record import stable_hash
-from cim_bench.training import Augmented, clear_resume, fit, make_accelerator, weight_decay_groups
+from cim_bench.schedule import weight_decay_groups
+from cim_bench.training import Augmented, clear_resume, fit, make_accelerator
 
 CHECKPOINT = "checkpoint"
 HELD_OUT_IMAGES = 512

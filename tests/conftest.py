@@ -109,3 +109,12 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of larger real data sets."""
+    folder = os.environ.get("CIM_BENCH_TEST_DATA", "")
+    if not folder:
+        pytest.skip("CIM_BENCH_TEST_DATA names no folder of real data sets")
+    return Path(folder)

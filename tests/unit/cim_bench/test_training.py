@@ -12,16 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cim_bench.recipe import Machine, Training
-from cim_bench.training import (
-    LOG,
-    RESUME,
-    NonFiniteLossError,
-    Steps,
-    StepSampler,
-    fit,
-    learning_rate,
-    weight_decay_groups,
-)
+from cim_bench.schedule import Steps, StepSampler, learning_rate, weight_decay_groups
+from cim_bench.training import LOG, RESUME, NonFiniteLossError, fit
 
 CPU = Machine(device="cpu", workers=0, micro_batch=4, save_every_s=1e9, log_every=1)
 

@@ -1,0 +1,92 @@
+"""How training is laid out: batches over devices and steps, the learning rate, and what decays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cim_bench.recipe import Machine, Training
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How an effective batch is spread over devices and passes."""
+
+    per_epoch: int
+    total: int
+    micro_batch: int
+    accumulation: int
+
+    @classmethod
+    def plan(cls, samples: int, training: Training, machine: Machine, processes: int) -> Steps:
+        """Derive accumulation so that the effective batch is exactly the recipe's.
+
+        Raises:
+            ValueError: If the data is smaller than one batch, or the batch does not divide over the devices.
+        """
+        batch = training.effective_batch
+        if samples < batch:
+            raise ValueError(
+                f"{samples} training images are fewer than one effective batch of {batch}; "
+                f"lower --training.effective-batch"
+            )
+        if batch % processes:
+            raise ValueError(
+                f"an effective batch of {batch} does not divide over {processes} processes; use a divisor of {batch}"
+            )
+        share = batch // processes
+        micro = next(m for m in range(min(share, machine.micro_batch), 0, -1) if share % m == 0)
+        per_epoch = samples // batch
+        return cls(
+            per_epoch=per_epoch, total=per_epoch * training.epochs, micro_batch=micro, accumulation=share // micro
+        )
+
+
+class StepSampler:
+    """Micro-batches of (epoch, index), from a step on: one stream over all epochs, the last partial batch dropped."""
+
+    def __init__(
+        self, samples: int, steps: Steps, *, batch: int, seed: int, start: int, rank: int, processes: int
+    ) -> None:
+        self.samples, self.steps, self.batch, self.seed = samples, steps, batch, seed
+        self.start, self.rank, self.processes = start, rank, processes
+
+    def __len__(self) -> int:
+        return (self.steps.total - self.start) * self.steps.accumulation
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        share = self.batch // self.processes
+        for step in range(self.start, self.steps.total):
+            epoch, position = divmod(step, self.steps.per_epoch)
+            if step == self.start or position == 0:
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                order = torch.randperm(self.samples, generator=generator).tolist()
+            begin = position * self.batch + self.rank * share
+            for micro in range(begin, begin + share, self.steps.micro_batch):
+                yield [(epoch, index) for index in order[micro : micro + self.steps.micro_batch]]
+
+
+def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
+    """Linear warm-up then half a cosine to `min_lr`, per step (facebookresearch/mae, util/lr_sched.py)."""
+    peak = training.base_lr * training.effective_batch / training.lr_batch
+    epoch = step / per_epoch
+    if epoch < training.warmup_epochs:
+        return peak * epoch / training.warmup_epochs
+    progress = (epoch - training.warmup_epochs) / max(training.epochs - training.warmup_epochs, 1e-12)
+    return training.min_lr + (peak - training.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices decay; biases, norms, position and class tokens (at most 1-D, or so named) do not."""
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.ndim <= 1 or name.endswith(("pos_embed", "cls_token"))
+            (free if plain else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
