@@ -105,7 +105,7 @@ def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """Make one checkpoint."""
     from cim_bench.pretrain.loop import pretrain
     from cim_bench.recipe import Pretraining, load_recipe, override
-    from cim_bench.runner import check_writable, pretraining_folder
+    from cim_bench.runner import check_writable, is_main, pretraining_folder
 
     recipe = load_recipe(options.recipe)
     if not isinstance(recipe, Pretraining):
@@ -118,7 +118,8 @@ def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
     check_writable(output)
     folder, key = pretraining_folder(recipe, output)
     meta = pretrain(recipe, folder, key)
-    print(f"{folder / 'checkpoint'}  {meta.method} {meta.arch}, {meta.epochs} epochs, weights {meta.hash[:12]}")
+    if is_main():
+        print(f"{folder / 'checkpoint'}  {meta.method} {meta.arch}, {meta.epochs} epochs, weights {meta.hash[:12]}")
     return 0
 
 

@@ -186,7 +186,7 @@ class Fit:
         return {"lr": lr, "grad_norm": float(norm), **outputs}
 
     def _backward(self, step: int, batches: list[Batch]) -> dict[str, float]:
-        """Gradients of the mean loss over the effective batch, and its mean outputs on this process."""
+        """Gradients of the mean loss over the effective batch, and its mean outputs over all processes."""
         self.optimizer.zero_grad()
         share = self.steps.micro_batch * self.steps.accumulation
         sums: dict[str, Tensor] = {}
@@ -205,7 +205,8 @@ class Fit:
                 self.engine.backward(outputs["loss"] * weight)
             for key, value in outputs.items():
                 sums[key] = sums.get(key, torch.zeros((), device=value.device)) + value.detach().float() * weight
-        return {key: float(value) for key, value in sums.items()}
+        means = self.engine.reduce(sums, reduction="mean")
+        return {key: float(value) for key, value in means.items()}
 
     def _stop(self, step: int, loss: float, indices: Sequence[int]) -> None:
         files = ", ".join(self.samples.image_id(i) for i in indices)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import timm
 from PIL import Image
 from safetensors.torch import load_file
@@ -69,6 +72,20 @@ def test_killed_pretraining_ends_with_the_same_weights(
     logs = [next((tmp_path / f).rglob("metrics.jsonl")).read_text().splitlines() for f in ("whole", "cut")]
     losses = [[(r["step"], r["loss"]) for r in map(json.loads, lines) if "loss" in r] for lines in logs]
     assert losses[0] == losses[1]
+
+
+def test_two_processes_train_the_same_weights_as_one(cim_bench: Run, pretrain_file: Path, tmp_path: Path) -> None:
+    """Two passes of eight images in one process, or one pass of eight in each of two (gloo): the same gradients."""
+    cim_bench("pretrain", pretrain_file, "--output", "one", "--machine.micro-batch", "8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "cim_bench.cli"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [*launcher, "pretrain", str(pretrain_file), "--output", "two"]
+    subprocess.run(both, cwd=tmp_path, env=environment, check=True, timeout=300)
+    logs = [next((tmp_path / f).rglob("metrics.jsonl")).read_text().splitlines() for f in ("one", "two")]
+    for line, other in zip(*logs, strict=True):
+        one, two = json.loads(line), json.loads(other)
+        for key in one.keys() - {"images_per_s"}:
+            assert two[key] == pytest.approx(one[key], rel=1e-4), key
 
 
 def test_checkpoint_is_a_plain_timm_state_and_can_be_drawn_and_measured(
