@@ -21,8 +21,8 @@ def cifar10() -> Benchmark:
     """CIM against random weights on CIFAR-10, through k-NN and linear probing.
 
     Command: ``cim-bench run cifar10 --data.root CIFAR10 --subjects.CIM.data.root CIFAR10``, where CIFAR10 is an
-    ImageFolder with ``train`` and ``test``, or ``torch/cifar10``. Hardware: 2 CPU cores take about 5 minutes for
-    the default 4 epochs. Expected: see docs/results.
+    ImageFolder with ``train`` and ``test``, or ``torch/cifar10``. Hardware: one small GPU, or a CPU and patience;
+    time not measured by us. Expected: no figure yet.
     """
     data = Data(name="cifar10", root="torch/cifar10", val_split="test")
     machine = Machine(workers=1, micro_batch=256, save_every_s=60)
