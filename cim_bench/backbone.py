@@ -32,6 +32,7 @@ class Backbone(nn.Module):
 
     mean: Tensor
     std: Tensor
+    classes: tuple[str, ...] = ()  # folder names in label order, of a classifier that was loaded
 
     def __init__(
         self,
@@ -151,4 +152,5 @@ def load_backbone(checkpoint: Checkpoint, *, what: str) -> Backbone:
     model_args = {} if meta.global_pool is None else {"global_pool": meta.global_pool}
     model = Backbone(meta.arch, mean=meta.mean, std=meta.std, num_classes=len(meta.classes), model_args=model_args)
     load_exact(model.net, checkpoint.state, what=what)
+    model.classes = meta.classes
     return model.eval()

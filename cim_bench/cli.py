@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("cim-bench: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, OSError, ArithmeticError) as error:
-        from cim_bench.runner import one_sentence
+        from cim_bench.folders import one_sentence
 
         if os.environ.get("CIM_BENCH_DEBUG"):
             raise
@@ -105,7 +105,8 @@ def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """Make one checkpoint."""
     from cim_bench.pretrain.loop import pretrain
     from cim_bench.recipe import Pretraining, load_recipe, override
-    from cim_bench.runner import check_writable, is_main, pretraining_folder
+    from cim_bench.subjects import pretraining_folder
+    from cim_bench.folders import check_writable, is_main
 
     recipe = load_recipe(options.recipe)
     if not isinstance(recipe, Pretraining):
@@ -172,8 +173,9 @@ def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
 def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False) -> int:
     """Run it and print its tables; with `plan`, print its jobs instead."""
+    from cim_bench.folders import is_main
     from cim_bench.plan import make_plan
-    from cim_bench.runner import Runner, is_main
+    from cim_bench.runner import Runner
 
     runner = Runner(benchmark, output)
     if plan:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from cim_bench.checkpoint import Meta, save_checkpoint
 from cim_bench.data.images import ImageSet
+from cim_bench.outcomes import write_outcomes
 from cim_bench.recipe import Data, Machine
 
 CLASSIFIER = "classifier"
@@ -43,13 +42,17 @@ class Context:
         """The split that may be learned from."""
         return ImageSet(self.data, self.data.train_split)
 
+    def scored_images(self) -> ImageSet:
+        """The split that is scored, for protocols that never look at the training split."""
+        return ImageSet(self.data, self.data.val_split)
+
     def val_images(self) -> ImageSet:
-        """The split that is scored.
+        """The split that is scored, of a protocol that also learns.
 
         Raises:
             ValueError: If its classes are not those of the training split.
         """
-        images = ImageSet(self.data, self.data.val_split)
+        images = self.scored_images()
         known = self.train_images().classes
         if images.classes != known:
             odd = sorted(set(images.classes) ^ set(known))
@@ -59,14 +62,13 @@ class Context:
             )
         return images
 
-    def save_outcomes(self, images: ImageSet, labels: Tensor, predictions: Mapping[str, Tensor]) -> None:
-        """Keep the outcome of each sample (id, label, one prediction column a variant) in ``outcomes.parquet``."""
+    def save_outcomes(
+        self, images: ImageSet, labels: Tensor, predictions: Mapping[str, Tensor], part: str = "all"
+    ) -> None:
+        """Keep the outcome of each sample (id, label, one prediction column a variant) in ``outcomes/PART.parquet``."""
         if self.main:
-            columns = {"id": [images.image_id(i) for i in range(len(images))], "label": labels.numpy()}
-            columns |= {name: values.numpy() for name, values in predictions.items()}
-            temporary = self.folder / ".outcomes.parquet"
-            pq.write_table(pa.table(columns), temporary)
-            temporary.replace(self.folder / "outcomes.parquet")
+            ids = [images.image_id(i) for i in range(len(images))]
+            write_outcomes(self.folder, part, ids, labels, predictions)
 
     def save_classifier(self, state: Mapping[str, Tensor], meta: Meta) -> None:
         """Keep the fine-tuned child checkpoint, which classifier evaluators use."""

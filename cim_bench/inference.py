@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from accelerate.utils import gather_object
@@ -16,28 +17,90 @@ from cim_bench.progress import Meter
 from cim_bench.recipe import Machine
 from cim_bench.training import _one_thread, make_accelerator
 
+Transform: TypeAlias = Callable[[Image.Image], Tensor]
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of a set, once for each transform that a model asked for.
+
+    Attributes:
+        indices: (B,) places in the set, on the CPU.
+        labels: (B,) on the device.
+        images: (B, 3, H, W) uint8 on the device, by transform.
+    """
+
+    indices: Tensor
+    labels: Tensor
+    images: Mapping[Transform, Tensor]
+
 
 class _Share(Dataset[tuple[int, int, Any]]):
     """This process's images, each exactly once: rank r of W takes r, r+W, r+2W, ..."""
 
-    def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Tensor], rank: int, processes: int) -> None:
-        self.images, self.transform = images, transform
+    def __init__(self, images: ImageSet, transforms: Sequence[Transform], rank: int, processes: int) -> None:
+        self.images, self.transforms = images, transforms
         self.indices = range(rank, len(images), processes)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> tuple[int, int, Tensor]:
+    def __getitem__(self, position: int) -> tuple[int, int, list[Tensor]]:
         index = self.indices[position]
         image, label = self.images.read(index)
-        return index, label, self.transform(image)
+        return index, label, [transform(image) for transform in self.transforms]
+
+
+def run_pass(
+    compute: Callable[[Batch], Iterable[tuple[K, Tensor]]],
+    images: ImageSet,
+    transforms: Sequence[Transform],
+    *,
+    machine: Machine,
+    batch_size: int | None = None,
+) -> tuple[dict[K, Tensor], Tensor]:
+    """One pass over a set.
+
+    Args:
+        compute: Named outputs (B, ...) of one batch; the same names for every batch.
+        images: The set.
+        transforms: From a decoded image to (3, H, W) uint8; equal ones are applied once.
+        machine: Device and workers.
+        batch_size: Images in one pass; the machine's micro-batch by default. It does not change results.
+
+    Returns:
+        Outputs (N, ...) on the CPU by name and labels (N,), both in the set's order, on every process.
+    """
+    engine = make_accelerator(machine)
+    distinct = list(dict.fromkeys(transforms))
+    share = _Share(images, distinct, engine.process_index, engine.num_processes)
+    loader = DataLoader(
+        share, batch_size=batch_size or machine.micro_batch, num_workers=machine.workers, worker_init_fn=_one_thread
+    )
+    indices: list[Tensor] = []
+    labels: list[Tensor] = []
+    outputs: dict[K, list[Tensor]] = {}
+    with Meter(f"{images.name}/{images.split}", len(share), show=engine.is_main_process) as meter:
+        for index, label, pixels in loader:
+            on_device = {t: p.to(engine.device) for t, p in zip(distinct, pixels, strict=True)}
+            indices.append(index)
+            labels.append(label)
+            for name, values in compute(Batch(index, label.to(engine.device), on_device)):
+                outputs.setdefault(name, []).append(values.detach().cpu())
+            meter.step(len(index))
+    order = _gather(torch.cat(indices))
+    assert order.sort().values.equal(torch.arange(len(images))), "an image was lost or counted twice"
+    place = order.argsort()
+    named = {name: _gather(torch.cat(parts))[place] for name, parts in outputs.items()}
+    return named, _gather(torch.cat(labels))[place]
 
 
 @torch.no_grad()
 def run_models(
     functions: Mapping[str, Callable[[Tensor], Tensor]],
     images: ImageSet,
-    transform: Callable[[Image.Image], Tensor],
+    transform: Transform,
     *,
     machine: Machine,
     batch_size: int | None = None,
@@ -54,28 +117,12 @@ def run_models(
     Returns:
         Outputs (N, ...) on the CPU by function name and labels (N,), both in the set's order, on every process.
     """
-    engine = make_accelerator(machine)
-    share = _Share(images, transform, engine.process_index, engine.num_processes)
-    loader = DataLoader(
-        share, batch_size=batch_size or machine.micro_batch, num_workers=machine.workers, worker_init_fn=_one_thread
-    )
-    indices: list[Tensor] = []
-    labels: list[Tensor] = []
-    outputs: dict[str, list[Tensor]] = {name: [] for name in functions}
-    with Meter(f"{images.name}/{images.split}", len(share), show=engine.is_main_process) as meter:
-        for index, label, pixels in loader:
-            batch = pixels.to(engine.device).float() / 255
-            indices.append(index)
-            labels.append(label)
-            for name, function in functions.items():
-                outputs[name].append(function(batch).float().cpu())
-            meter.step(len(index))
-    order = _gather(torch.cat(indices))
-    assert order.sort().values.equal(torch.arange(len(images))), "an image was lost or counted twice"
-    place = order.argsort()
-    return {name: _gather(torch.cat(parts))[place] for name, parts in outputs.items()}, _gather(torch.cat(labels))[
-        place
-    ]
+
+    def compute(batch: Batch) -> Iterable[tuple[str, Tensor]]:
+        pixels = batch.images[transform].float() / 255
+        return ((name, function(pixels).float()) for name, function in functions.items())
+
+    return run_pass(compute, images, [transform], machine=machine, batch_size=batch_size)
 
 
 def _gather(values: Tensor) -> Tensor:

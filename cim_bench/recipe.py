@@ -20,8 +20,12 @@ from cim_bench import registry
 from cim_bench.record import Measurement
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cim_bench.backbone import Backbone
     from cim_bench.context import Context
+    from cim_bench.inference import Batch, Transform
+    from cim_bench.passes import Part
     from cim_bench.pretext import PretextInputs, PretextModel
 
 T = TypeVar("T")
@@ -108,6 +112,8 @@ class Machine:
         compile: Run training through ``torch.compile``.
         save_every_s: Seconds between resume points.
         log_every: Steps between two lines of the training log.
+        subset_only: Stop evaluations that know a stratified subset after it; the same command without this
+            completes them, and their rows upgrade.
     """
 
     device: Literal["auto", "cpu"] = "auto"
@@ -116,6 +122,7 @@ class Machine:
     compile: bool = False
     save_every_s: float = 300.0
     log_every: int = 10
+    subset_only: bool = False
 
 
 class Pretext:
@@ -147,6 +154,57 @@ class Evaluator:
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """Measure `model`; raw values with exact counts."""
         raise NotImplementedError
+
+    def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
+        """Sets and splits that the numbers rest on, given the benchmark's data; they enter the job's key."""
+        return ((data, data.train_split), (data, data.val_split))
+
+
+class SetEvaluator(Evaluator):
+    """Contract of a protocol that only looks at a model's answers on image sets.
+
+    The runner makes one pass over each part for all subjects, decodes each image once, and keeps every
+    finished part, so that a killed run goes on from there (`cim_bench.passes`).
+    """
+
+    def parts(self, ctx: Context) -> Sequence[Part]:
+        """The passes, in order; those of the stratified subset first, where there is one."""
+        raise NotImplementedError
+
+    def check(self, model: Backbone, ctx: Context) -> None:
+        """Refuse a model that the sets do not fit, before anything is decoded.
+
+        Raises:
+            ValueError: Saying what does not fit.
+        """
+
+    def transform(self, model: Backbone) -> Transform:
+        """From a decoded image to what `model` takes; equal transforms are applied once for all models."""
+        raise NotImplementedError
+
+    def answers(
+        self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: Batch
+    ) -> Iterator[tuple[str, str, Tensor]]:
+        """Model name, variant and predicted labels (B,) for one batch.
+
+        Args:
+            part: What is being passed over.
+            models: Those that share a transform, by name.
+            pixels: (B, 3, H, W) uint8, after that transform.
+            batch: Labels and places of the images.
+        """
+        raise NotImplementedError
+
+    def measure(self, tally: Mapping[str, tuple[int, int]], ctx: Context) -> Iterator[Measurement]:
+        """Measurements from correct answers and number of images, by variant."""
+        raise NotImplementedError
+
+    def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
+        """Measure one model; the runner calls `cim_bench.passes` for all models at once."""
+        passes = registry.load("cim_bench.passes:passes")
+        for _stage in passes(self, {"": model}, {"": ctx}):
+            pass
+        yield from registry.load("cim_bench.passes:measurements")(self, ctx)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ METRICS: Mapping[str, Metric] = {
     "top5": Metric(unit="fraction", higher_is_better=True, low=0.0, high=1.0),
     "miou": Metric(unit="fraction", higher_is_better=True, low=0.0, high=1.0),
     "mce": Metric(unit="ratio", higher_is_better=False, low=0.0, high=math.inf),
+    "relative_mce": Metric(unit="ratio", higher_is_better=False, low=-math.inf, high=math.inf),
     "map_iou": Metric(unit="fraction", higher_is_better=True, low=0.0, high=1.0),
 }
 
@@ -213,6 +214,11 @@ def stable_hash(value: object) -> str:
     """SHA-256 (hex) of a JSON-serialisable value, independent of key order."""
     text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sample_seed(seed: int, image: str) -> int:
+    """A seed of 60 bits for one image, from a number and its id without suffix: a copy as JPEG has the same."""
+    return int(stable_hash([seed, str(Path(image).with_suffix(""))])[:15], 16)
 
 
 def job_key(*, weights: str, protocol: ProtocolInfo, data: str, seed: int) -> str:

@@ -15,9 +15,12 @@ from typing import Any
 
 PRETEXTS: Mapping[str, str] = {"cim": "cim_bench.pretrain.cim:CIM"}
 EVALUATORS: Mapping[str, str] = {
+    "adversarial": "cim_bench.evals.adversarial:Adversarial",
+    "corruptions": "cim_bench.evals.corruptions:Corruptions",
     "finetune": "cim_bench.evals.finetune:Finetune",
     "knn": "cim_bench.evals.knn:KNN",
     "linear_probe": "cim_bench.evals.linear_probe:LinearProbe",
+    "shifts": "cim_bench.evals.shifts:Shift",
 }
 EXECUTORS: Mapping[str, str] = {"local": "cim_bench.executors.local:LocalExecutor"}
 RECIPES: Mapping[str, str] = {
@@ -29,6 +32,11 @@ RECIPES: Mapping[str, str] = {
     "finetune_cim_vit_base": "cim_bench.recipes.paper:finetune_cim_vit_base",
     "finetune_mae_vit_small": "cim_bench.recipes.paper:finetune_mae_vit_small",
     "finetune_mae_vit_base": "cim_bench.recipes.paper:finetune_mae_vit_base",
+    "imagenet_a": "cim_bench.recipes.shifts:imagenet_a",
+    "imagenet_r": "cim_bench.recipes.shifts:imagenet_r",
+    "imagenet_sketch": "cim_bench.recipes.shifts:imagenet_sketch",
+    "imagenet_v2": "cim_bench.recipes.shifts:imagenet_v2",
+    "imagenet_real": "cim_bench.recipes.shifts:imagenet_real",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "pretexts": PRETEXTS,

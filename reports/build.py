@@ -9,7 +9,7 @@ import pandas as pd
 
 from cim_bench.record import METRICS
 from cim_bench.reports.derive import best_of, wilson_interval
-from cim_bench.reports.frames import FIELDS, MEASUREMENT_FIELDS
+from cim_bench.reports.frames import FIELDS, INTERVAL, MEASUREMENT_FIELDS, flat_records
 from cim_bench.reports.notes import DASH, LINEAGE_NOTE, failure_note, one_lineage, record_notes
 from cim_bench.reports.table import Cell, Column, FilledTable, FlatRecord, Row, RowField, Table
 
@@ -31,15 +31,17 @@ class _Group:
 def build(table: Table, frame: pd.DataFrame) -> FilledTable:
     """Fill `table` from a frame made by `records_frame`.
 
-    A record that no column selects is left out. A failed record has no benchmark: it belongs to every row
-    that agrees with it otherwise, and has one of its own if there is none.
+    A further column `INTERVAL` may hold the bounds of derived numbers; where it is not ``None`` it stands instead of
+    the Wilson interval. A derived record without a value is a gap, and its warnings say why.
+
+    A record that no column selects is left out. A failed record has measured nothing, and as a rule no benchmark:
+    it belongs to every row that agrees with it in what it has, and has one of its own if there is none.
 
     Raises:
         ValueError: If two different records match one cell, or if measured records of one column come from
             different evaluators or versions.
     """
-    values = zip(*(frame[name].tolist() for name in FIELDS), strict=True)
-    records: list[FlatRecord] = [dict(zip(FIELDS, row, strict=True)) for row in values]
+    records: list[FlatRecord] = [*flat_records(frame)]
     groups: dict[tuple[Hashable, ...], _Group] = {}
     # Failed records come last, when the rows that they may belong to exist.
     for record in sorted(records, key=lambda record: bool(record["status"] == "failed")):
@@ -57,8 +59,8 @@ def build(table: Table, frame: pd.DataFrame) -> FilledTable:
 
 def _matches(column: Column, record: FlatRecord) -> bool:
     wanted = {"metric": column.metric, **column.select}
-    unknown = MEASUREMENT_FIELDS if record["status"] == "failed" else ()
-    return all(record[name] == value for name, value in wanted.items() if name not in unknown)
+    failed = record["status"] == "failed"
+    return all(record[name] == value or (failed and record[name] is None) for name, value in wanted.items())
 
 
 def _rows_of(
@@ -68,7 +70,7 @@ def _rows_of(
     own = tuple(record[name] for name in names)
     if record["status"] != "failed":
         return [own]
-    known = [index for index, name in enumerate(names) if name not in MEASUREMENT_FIELDS]
+    known = [index for index, name in enumerate(names) if name not in MEASUREMENT_FIELDS or own[index] is not None]
     return [key for key in groups if all(key[index] == own[index] for index in known)] or [own]
 
 
@@ -121,11 +123,13 @@ def _cell(column: Column, where: str, records: Sequence[FlatRecord]) -> Cell:
         return Cell(keys=keys, footnotes=tuple(dict.fromkeys(failure_note(record) for record in failed)))
     (record,) = measured.values()
     others = [failure_note(other, other=True) for other in failed if other["key"] != record["key"]]
-    value, n = float(record["value"]), int(record["n"])
-    interval: tuple[float | None, float | None] = (None, None)
-    if record["source"] == "measured" and column.metric in PROPORTIONS:
-        interval = wilson_interval(value, n)
     notes = tuple(dict.fromkeys([*record_notes(column, record), *others]))
+    if record["value"] is None:
+        return Cell(keys=keys, footnotes=notes)
+    value, n = float(record["value"]), int(record["n"])
+    interval: tuple[float | None, float | None] = record.get(INTERVAL) or (None, None)
+    if record.get(INTERVAL) is None and record["source"] == "measured" and column.metric in PROPORTIONS:
+        interval = wilson_interval(value, n)
     return Cell(value=value, low=interval[0], high=interval[1], n=n, keys=keys, footnotes=notes)
 
 

@@ -6,6 +6,9 @@ from collections.abc import Hashable, Sequence
 from math import sqrt
 from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def wilson_interval(value: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion.
@@ -39,6 +42,37 @@ def wilson_interval(value: float, n: int, confidence: float = 0.95) -> tuple[flo
     half = z * sqrt(value * (1.0 - value) / n + z * z / (4.0 * n * n)) / shrink
     # The bounds hold exactly in real arithmetic; min and max only undo rounding.
     return min(value, max(0.0, center - half)), max(value, min(1.0, center + half))
+
+
+def mean_interval(
+    values: NDArray[np.float64], total: int | None = None, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Normal interval of the mean of independent values, for the tens of samples and more that make it hold.
+
+    Args:
+        values: One number a sample, at least two.
+        total: Size of the finite population, if the values are a random part of one and the interval is for its
+            mean; the standard error then shrinks by ``sqrt(1 - n / total)``, to nothing where all were measured.
+        confidence: Two-sided coverage, in (0, 1).
+
+    Returns:
+        Lower and upper bound, in the unit of the values.
+
+    Raises:
+        ValueError: If there are fewer than two values, or more than `total`.
+
+    Source:
+        W. G. Cochran, "Sampling Techniques", 3rd edition, 1977, section 2.5 and theorem 2.2.
+    """
+    n = values.size
+    if n < 2:
+        raise ValueError(f"an interval of a mean needs at least two samples, not {n}")
+    if total is not None and n > total:
+        raise ValueError(f"{n} samples cannot be a part of {total}")
+    remaining = 1.0 if total is None else 1.0 - n / total
+    mean = float(values.mean())
+    half = NormalDist().inv_cdf((1.0 + confidence) / 2.0) * sqrt(remaining * float(values.var(ddof=1)) / n)
+    return mean - half, mean + half
 
 
 def best_of(values: Sequence[float | None], groups: Sequence[Hashable], higher_is_better: bool) -> list[bool]:

@@ -6,16 +6,28 @@ import csv
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cim_bench.record import Measurement, ProtocolInfo, Provenance, Record, SubjectInfo
+from cim_bench.record import (
+    RECORDS_FILE,
+    Measurement,
+    ProtocolInfo,
+    Provenance,
+    Record,
+    SubjectInfo,
+    read_records,
+)
 
 CITATION = "Li et al., Correlational Image Modeling for Self-Supervised Visual Pre-Training, CVPR 2023 (slides)"
 
 # What a failed record lacks, since its job measured nothing.
 MEASUREMENT_FIELDS = ("benchmark", "split", "metric", "variant", "value", "n")
+
+# Bounds of a derived number as (low, high), either of which may be None: a column that only derived rows bring.
+INTERVAL = "interval"
 
 FIELDS = (
     "key",
@@ -69,17 +81,41 @@ PRETEXTS: Mapping[str, str] = {
     "rsb a3": "supervised",
 }
 
-# Published metric: benchmark, split, number of samples in that split, evaluator, metric, variant.
+# Published metric: benchmark, split, number of images in that split (of one corruption), evaluator, metric, variant.
 _PUBLISHED: Mapping[str, tuple[str, str, int, str, str, str]] = {
     "top1": ("imagenet-1k", "val", 50_000, "finetune", "top1", ""),
     "miou": ("ade20k", "val", 2_000, "segmentation", "miou", ""),
     "fgsm_top1": ("imagenet-1k", "val", 50_000, "adversarial", "top1", "fgsm"),
     "pgd_top1": ("imagenet-1k", "val", 50_000, "adversarial", "top1", "pgd"),
-    "imagenet_c_mce": ("imagenet-c", "test", 3_750_000, "corruptions", "mce", ""),
+    "imagenet_c_mce": ("imagenet-c", "test", 50_000, "corruptions", "mce", ""),
     "imagenet_a_top1": ("imagenet-a", "test", 7_500, "shifts", "top1", ""),
     "imagenet_r_top1": ("imagenet-r", "test", 30_000, "shifts", "top1", ""),
     "imagenet_sketch_top1": ("imagenet-sketch", "test", 50_889, "shifts", "top1", ""),
 }
+
+
+PARTIAL = "partial"
+
+
+def read_runs(path: Path) -> list[tuple[Record, Path]]:
+    """Records of one file, or of every job below a folder in sorted order, each with its job's folder.
+
+    An unfinished job keeps what it has in ``partial/records.jsonl``. Once ``records.jsonl`` is beside that folder,
+    the job is complete and the partial records are left out.
+
+    Raises:
+        FileNotFoundError: If `path` does not exist.
+        ValueError: Naming file and line, if a line is not a record.
+    """
+    found: list[tuple[Record, Path]] = []
+    for file in sorted(path.rglob(RECORDS_FILE)) if path.is_dir() else [path]:
+        folder = file.parent
+        if folder.name == PARTIAL:
+            folder = folder.parent
+            if (folder / RECORDS_FILE).exists():
+                continue
+        found.extend((record, folder) for record in read_records(file))
+    return found
 
 
 def records_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -89,6 +125,12 @@ def records_frame(records: Iterable[Record]) -> pd.DataFrame:
     ``None`` in `MEASUREMENT_FIELDS`. ``pretext`` is looked up in `PRETEXTS`; empty for an unlisted method.
     """
     return pd.DataFrame([_flatten(record) for record in records], columns=list(FIELDS), dtype=object)
+
+
+def flat_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as dicts; much faster than pandas' own for columns of Python objects."""
+    names = [str(name) for name in frame.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*(frame[name].tolist() for name in names), strict=True)]
 
 
 def _flatten(record: Record) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,13 +22,31 @@ def record_notes(column: Column, record: FlatRecord) -> list[str]:
     expected = column.settings if record["source"] == "measured" else {}
     names = dict.fromkeys([*sorted(record["passed"]), *expected])
     actual = {name: record["passed"].get(name, _setting(record, name)) for name in names}
-    changed = [f"{name}={value}" for name, value in actual.items() if name not in expected or expected[name] != value]
+    changed = [
+        f"{name}={_shown(record, name, value)}"
+        for name, value in actual.items()
+        if name not in expected or expected[name] != value
+    ]
     notes = [f"{record['evaluator']} with {', '.join(changed)}"] if changed else []
     if record["selection"] != "last":
         notes.append(f"epoch chosen by {record['selection']}, not the last")
     if record["partial"]:
         notes.append("only a part of the samples was measured")
     return [*notes, *record["warnings"]]
+
+
+def as_255(eps: float) -> str:
+    """A size of pixel changes in [0, 1] as attacks are named: ``4/255``, ``0.5/255``."""
+    return f"{255 * eps:.4g}/255"
+
+
+def _shown(record: FlatRecord, name: str, value: Any) -> str:
+    """A knob's value; sizes of an attack (``eps``, ``alpha`` and their like) in 255ths."""
+    if record["evaluator"] == "adversarial" and re.search(r"(^|[._])(eps|epsilon|alpha|step_size)($|[._])", name):
+        sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        if all(isinstance(size, float | int) and size <= 1 for size in sizes):
+            return ", ".join(as_255(size) for size in sizes)
+    return str(value)
 
 
 def _setting(record: FlatRecord, name: str) -> Any:

@@ -24,21 +24,26 @@ def to_markdown(filled: FilledTable) -> str:
     table = filled.table
     numbers = {text: str(place).translate(_SUPERSCRIPT) for place, text in enumerate(filled.footnotes, start=1)}
     columns = [
-        [_plain(part.title), *(_label(filled, row, index, numbers) for row in filled.rows)]
+        [plain(part.title), *(_label(filled, row, index, numbers) for row in filled.rows)]
         for index, part in enumerate(table.rows)
     ]
     for index, column in enumerate(table.columns):
         parts = [_parts(column, row.cells[index], numbers, with_n=_n_in_cells(filled, row)) for row in filled.rows]
         columns.append([_header(column), *_aligned(parts)])
+    notes = [f"- {number} {plain(text)}" for text, number in numbers.items()]
+    blocks = [f"### {table.title}", table.caption, grid(columns), "\n".join(notes)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def grid(columns: Sequence[Sequence[str]]) -> str:
+    """Columns of text, each with its header first, as a Markdown table padded to equal widths."""
     widths = [max(map(len, column)) for column in columns]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
         for line in zip(*columns, strict=True)
     ]
     lines.insert(1, "|" + "|".join(":" + "-" * (width + 1) for width in widths) + "|")
-    notes = [f"- {number} {_plain(text)}" for text, number in numbers.items()]
-    blocks = [f"### {table.title}", table.caption, "\n".join(lines), "\n".join(notes)]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return "\n".join(lines)
 
 
 def to_csv(filled: FilledTable) -> str:
@@ -54,19 +59,19 @@ def to_csv(filled: FilledTable) -> str:
     return file.getvalue()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that cannot break out of its table cell or line."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def _header(column: Column) -> str:
     metric = METRICS[column.metric]
-    unit = " (%)" if metric.unit == "fraction" else ""
-    return f"{_plain(column.title)}{unit} {'↑' if metric.higher_is_better else '↓'}"
+    unit = " (%)" if column.in_percent else ""
+    return f"{plain(column.title)}{unit} {'↑' if metric.higher_is_better else '↓'}"
 
 
 def _number(column: Column, value: float) -> str:
-    return f"{100 * value:.1f}" if METRICS[column.metric].unit == "fraction" else f"{value:.3f}"
+    return f"{100 * value:.1f}" if column.in_percent else f"{value:.3f}"
 
 
 def _counts(row: Row) -> set[int]:
@@ -79,7 +84,7 @@ def _n_in_cells(filled: FilledTable, row: Row) -> bool:
 
 
 def _label(filled: FilledTable, row: Row, index: int, numbers: Mapping[str, str]) -> str:
-    text, counts = _plain(row.labels[index]), _counts(row)
+    text, counts = plain(row.labels[index]), _counts(row)
     if row.notes and row.notes[index]:
         text += f" {numbers[row.notes[index]]}"
     if filled.table.rows[index].with_n and row.source == "measured" and len(counts) == 1:

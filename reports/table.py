@@ -47,6 +47,7 @@ class Column:
         metric: A key of `METRICS`.
         select: Record fields and the values that they must have.
         settings: Knobs that this column expects beyond the evaluator's defaults; others become footnotes.
+        percent: Whether numbers are printed times 100; as the metric's unit says if ``None``.
 
     Raises:
         ValueError: For an unknown metric or field.
@@ -56,12 +57,18 @@ class Column:
     metric: str
     select: Mapping[str, object]
     settings: Mapping[str, object] = field(default_factory=dict)
+    percent: bool | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise ValueError(f"{self.title}: unknown metric {self.metric!r}; choose one of {', '.join(METRICS)}")
         for name in self.select:
             _check_field(self.title, name)
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether numbers are printed times 100."""
+        return METRICS[self.metric].unit == "fraction" if self.percent is None else self.percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +98,7 @@ class Cell:
 
     Attributes:
         value: Raw value in the metric's unit; ``None`` where nothing was measured.
-        low: Lower 95 % bound (Wilson) of a measured proportion, else ``None``.
+        low: Lower 95 % bound of a measured proportion (Wilson) or of a derived number that has one, else ``None``.
         high: Upper bound likewise.
         n: Samples the value rests on; ``None`` in a gap.
         keys: Job keys of the records behind the cell, failed ones too; empty for a reported number.

@@ -2,14 +2,16 @@
 
 Roots: an ImageFolder (``train/`` with ``val/``, ``validation/`` or ``validate/``), tar files of one
 (``train.tar``), ``wds/FOLDER`` (WebDataset shards), ``hfds/NAME`` (Hugging Face), ``torch/NAME``
-(torchvision), ``photos`` (the demo's photographs).
+(torchvision), ``photos`` (the demo's photographs), ``photos-a``, ``photos-r``, ``photos-sketch`` (shifted ones).
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import struct
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from timm.data import create_dataset
 from timm.data.readers import create_reader
 from torch.utils.data import Dataset
 
+from cim_bench.data.photo_shifts import SHIFTS, photo_shift
 from cim_bench.data.photos import photos
 from cim_bench.data.webdataset import WebDatasetReader
 from cim_bench.recipe import Data
@@ -62,6 +65,7 @@ class ImageSet(Dataset[Image.Image]):
         total = len(self.reader)
         bad = set(Path(data.bad_files).read_text().splitlines()) if data.bad_files else set()
         self.indices = [i for i in range(total) if not bad or self.reader.filename(i) not in bad]
+        self.own_labels: dict[int, int] | None = None
         if not self.indices:
             raise ValueError(f"{data.root}: split {split!r} holds no image")
 
@@ -72,6 +76,27 @@ class ImageSet(Dataset[Image.Image]):
         """The image's file name relative to the split (or the reader's own id)."""
         return str(self.reader.filename(self.indices[index]))
 
+    def take(self, places: Sequence[int]) -> ImageSet:
+        """The images at some places of this set, in the given order."""
+        taken = copy.copy(self)
+        taken.__dict__.pop("fingerprint", None)
+        taken.indices = [self.indices[place] for place in places]
+        return taken
+
+    def with_labels(self, labels: Sequence[int]) -> ImageSet:
+        """The same images with other labels, one for each."""
+        other = self.take(range(len(self)))
+        other.own_labels = dict(zip(self.indices, labels, strict=True))
+        return other
+
+    def labels(self) -> list[int] | None:
+        """Labels in order, without decoding an image; ``None`` where the reader cannot tell."""
+        if self.own_labels is not None:
+            return [self.own_labels[i] for i in self.indices]
+        if getattr(self.reader, "samples", None) is None:
+            return None
+        return [_label(self.reader, i) for i in self.indices]
+
     def read(self, index: int) -> tuple[Image.Image, int]:
         """The decoded RGB image and its label.
 
@@ -81,6 +106,8 @@ class ImageSet(Dataset[Image.Image]):
         try:
             file, label, *_ = self.reader[self.indices[index]]
             image = file if isinstance(file, Image.Image) else Image.open(file)
+            if self.own_labels is not None:
+                label = self.own_labels[self.indices[index]]
             return image.convert("RGB"), int(label)
         except UNREADABLE as error:
             raise ImageError(
@@ -104,8 +131,8 @@ def open_reader(data: Data, split: str) -> Any:
         return create_reader(data.root, root=data.cache, split=split)
     if kind == "torch":
         return TorchvisionReader(rest, root=data.cache or "data", split=split)
-    root = photos() if data.root == "photos" else Path(data.root)
-    place = find_split(root, split)
+    root = photos() if data.root == "photos" else photo_shift(kind) if kind in SHIFTS else Path(data.root)
+    place = root if split == "." else find_split(root, split)
     # timm would keep a tar open, and forked loader workers then share one position in it
     options = {"cache_tarfiles": False} if place.suffix == ".tar" else {}
     try:
@@ -161,7 +188,12 @@ def _identity(reader: Any, index: int) -> list[Any]:
     samples = getattr(reader, "samples", None)
     if samples is None:
         return [name]
-    source, label = samples[index][:2]
-    label = getattr(reader, "targets", {index: label})[index]
+    source = samples[index][0]
     size = source.size if hasattr(source, "size") else Path(source).stat().st_size
-    return [name, int(size), int(label)]
+    return [name, int(size), _label(reader, index)]
+
+
+def _label(reader: Any, index: int) -> int:
+    """Label of an image of a reader that lists its samples: in a list of its own (tar) or beside the path."""
+    targets = getattr(reader, "targets", None)
+    return int(reader.samples[index][1] if targets is None else targets[index])

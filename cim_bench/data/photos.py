@@ -68,7 +68,7 @@ def photos(root: Path | None = None) -> Path:
         "sources": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()},
     }
     folder = (cache_folder() if root is None else Path(root)) / f"photos-{_digest(recipe)[:12]}"
-    if not _intact(folder, recipe):
+    if not intact(folder, recipe):
         _build(folder, recipe, {name: Image.open(path).convert("RGB") for name, path in sources.items()})
     return folder
 
@@ -90,7 +90,7 @@ def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _intact(folder: Path, recipe: dict[str, Any]) -> bool:
+def intact(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether the folder's manifest is whole and of this recipe, and every file it lists is there."""
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
@@ -107,16 +107,21 @@ def _build(folder: Path, recipe: dict[str, Any], images: dict[str, Image.Image])
         with tempfile.TemporaryDirectory(prefix=".photos-", dir=folder.parent) as scratch:
             new = Path(scratch, "new")
             parts = (_cut(new, split, name, image) for split in COUNTS for name, image in images.items())
-            manifest = {"recipe": recipe, "pillow": PIL.__version__, "files": [*chain(*parts)]}
-            (new / "manifest.json").write_text(json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1))
-            if not _intact(folder, recipe):  # else another process was faster
+            write_manifest(new, recipe, [*chain(*parts)])
+            if not intact(folder, recipe):  # else another process was faster
                 if folder.exists():
                     folder.rename(Path(scratch, "damaged"))
                 new.rename(folder)
     except OSError as error:
-        if not _intact(folder, recipe):
+        if not intact(folder, recipe):
             reason = f"The photographs cannot be written to {folder.parent} ({error.strerror or error})"
             raise OSError(f"{reason}: set CIM_BENCH_CACHE to a folder that can be written.") from error
+
+
+def write_manifest(folder: Path, recipe: dict[str, Any], files: list[dict[str, Any]]) -> None:
+    """Write ``manifest.json``: the recipe, Pillow's version, and path and hash of every file."""
+    manifest = {"recipe": recipe, "pillow": PIL.__version__, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1))
 
 
 def _cut(root: Path, split: str, name: str, image: Image.Image) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,21 +32,47 @@ def to_uint8(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1).contiguous()
 
 
+@dataclass(frozen=True)
 class EvalTransform:
     """Resize the short side so that `size` is `crop_pct` of it (bicubic), then crop the centre.
 
-    Args:
+    Attributes:
         size: Output height and width in pixels.
         crop_pct: 0.875 is the usual 224 of 256; 1.0 crops nothing of a square image.
     """
 
-    def __init__(self, size: int, crop_pct: float) -> None:
-        self.size, self.resize = size, math.floor(size / crop_pct)
+    size: int
+    crop_pct: float
 
     def __call__(self, image: Image.Image) -> Tensor:
         """(3, size, size) uint8."""
-        image = F.resize(image, self.resize, interpolation=F.InterpolationMode.BICUBIC)
+        image = F.resize(image, math.floor(self.size / self.crop_pct), interpolation=F.InterpolationMode.BICUBIC)
         return to_uint8(F.center_crop(image, [self.size, self.size]))
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """No resize and no crop: the image is stored at `size`, as ImageNet-C is, and another size is refused.
+
+    Attributes:
+        size: Height and width in pixels.
+    """
+
+    size: int
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """(3, size, size) uint8.
+
+        Raises:
+            ValueError: If the image has another size.
+        """
+        if image.size != (self.size, self.size):
+            width, height = image.size
+            raise ValueError(
+                f"an image of {width}x{height} pixels, where every one must be stored at {self.size}x{self.size}; "
+                "this set was resized: use the released files"
+            )
+        return to_uint8(image)
 
 
 class FinetuneTransform:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -10,9 +10,9 @@ Result = TypeVar("Result")
 
 
 class LocalExecutor:
-    """One job after another in this process (which may be one of several that `accelerate launch` started)."""
+    """One task after another in this process (which may be one of several that `accelerate launch` started)."""
 
-    def execute(self, ready: Sequence[Task], run: Callable[[Task], Result]) -> Iterator[Result]:
-        """Results of independent jobs, as they finish."""
+    def execute(self, ready: Sequence[Task], run: Callable[[Task], Iterable[Result]]) -> Iterator[Result]:
+        """Results of independent tasks, as they finish; a task may be several jobs that share their images."""
         for task in ready:
-            yield run(task)
+            yield from run(task)

@@ -18,16 +18,21 @@ from cim_bench.evals.finetune import Finetune, make_classifier
 from cim_bench.evals.linear_probe import LinearProbe
 from cim_bench.recipe import Arch, Data, Evaluator, Machine, RandomInit, Training
 from cim_bench.record import METRICS, Measurement
-from cim_bench.runner import random_checkpoint
+from cim_bench.subjects import random_checkpoint
 
 SHORT = Training(epochs=2, effective_batch=16, base_lr=1e-2)
 LARS = Training(epochs=2, effective_batch=16, base_lr=0.5, optimizer="lars", weight_decay=0.0)
 SMALL: dict[str, dict[str, Any]] = {
+    "adversarial": {"eps": (2 / 255,), "steps": 2},
+    "corruptions": {"source": "generated", "crop_pct": 1.0, "subset": 0},
     "knn": {"k": (1, 5)},
     "linear_probe": {"training": LARS},
     "finetune": {"training": SHORT},
 }
 Job = tuple[Backbone, Context]
+
+
+NAMES = [name for name in registry.choices("evaluators") if name != "robustbench"]  # has an environment of its own
 
 
 @pytest.fixture
@@ -38,12 +43,27 @@ def job(tiny_arch: Arch, small_photos: Data, tmp_path: Path) -> Job:
     return load_backbone(checkpoint, what="random"), context
 
 
+def model_for(name: str, job: Job) -> Backbone:
+    """The backbone, or an untrained classifier of the set's classes."""
+    if registry.load(registry.target("evaluators", name)).needs == "backbone":
+        return job[0]
+    classifier = make_classifier(job[0], 4, drop_path=0.0, head_std=0.5).eval()
+    classifier.classes = job[1].scored_images().classes
+    return classifier
+
+
+def settings_of(name: str, context: Context) -> dict[str, Any]:
+    if name == "shifts":
+        return {"data": dataclasses.replace(context.data, name="shifted"), "clean": True, "crop_pct": 1.0}
+    return SMALL[name]
+
+
 def evaluator(name: str, **changes: Any) -> Evaluator:
-    made: Evaluator = registry.load(registry.target("evaluators", name))(**{**SMALL[name], **changes})
+    made: Evaluator = registry.load(registry.target("evaluators", name))(**{**SMALL.get(name, {}), **changes})
     return made
 
 
-@pytest.mark.parametrize("name", registry.choices("evaluators"))
+@pytest.mark.parametrize("name", NAMES)
 def test_contract(name: str, job: Job) -> None:
     """Frozen and keyword-only, versioned, with a card; leaves weights and mode as found; measures every image once."""
     kind = registry.load(registry.target("evaluators", name))
@@ -54,31 +74,38 @@ def test_contract(name: str, job: Job) -> None:
     card = Path(__file__).parents[2] / "docs" / "protocols" / f"{name}.md"
     if card.parent.exists():
         assert f"version {kind.version}" in card.read_text().lower()
-    model, context = job
+    model, context = model_for(name, job), job[1]
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    measurements = list(evaluator(name).run(model, context))
+    wanted = {key: value.requires_grad for key, value in model.named_parameters()}
+    measurements = list(evaluator(name, **settings_of(name, context)).run(model, context))
     assert measurements
     assert all(
         isinstance(m, Measurement) and m.metric in METRICS and m.n == len(context.val_images()) for m in measurements
     )
     assert all(value.equal(before[key]) for key, value in model.state_dict().items())
     assert not model.training
-    table = pq.read_table(context.folder / "outcomes.parquet").to_pandas()
-    assert table["id"].is_unique
-    last = table.columns[-1]
-    assert measurements[-1].value == (table[last] == table["label"]).sum() / len(table)
+    if kind.needs == "classifier":
+        assert {key: value.requires_grad for key, value in model.named_parameters()} == wanted
+    for file in (context.folder / "outcomes").iterdir():
+        table = pq.read_table(file).to_pandas()
+        assert table["id"].is_unique
+        last = table.columns[-1]
+        value = next(m.value for m in measurements if m.variant == ("" if last == "prediction" else last))
+        assert value == (table[last] == table["label"]).sum() / len(table)
 
 
-@pytest.mark.parametrize("name", registry.choices("evaluators"))
+@pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_numbers(name: str, job: Job, tmp_path: Path) -> None:
-    model, context = job
+    model, context = model_for(name, job), job[1]
     runs = []
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         again = dataclasses.replace(context, folder=tmp_path / folder)
-        list(evaluator(name).run(model, again))
-        runs.append(pq.read_table(tmp_path / folder / "outcomes.parquet").to_pandas())
-    assert runs[0].equals(runs[1])
+        list(evaluator(name, **settings_of(name, context)).run(model, again))
+        files = sorted((tmp_path / folder / "outcomes").iterdir())
+        runs.append({file.name: pq.read_table(file).to_pandas() for file in files})
+    assert runs[0].keys() == runs[1].keys()
+    assert all(runs[0][file].equals(runs[1][file]) for file in runs[0])
 
 
 def test_fine_tuning_saves_the_child_that_it_measured(job: Job) -> None:

@@ -19,19 +19,13 @@ from cim_bench.context import Context
 from cim_bench.data.images import ImageError
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.evals.metrics import accuracy
+from cim_bench.folders import check_writable, is_finished, one_sentence, safe_name
 from cim_bench.inference import run_models
 from cim_bench.plan import make_plan
 from cim_bench.recipe import Arch, Benchmark, Data, Evaluator, FromCheckpoint, Machine, RandomInit
 from cim_bench.record import RECORDS_FILE, Measurement, Record, read_records
-from cim_bench.runner import (
-    Runner,
-    check_writable,
-    is_finished,
-    one_sentence,
-    protocol_info,
-    random_checkpoint,
-    safe_name,
-)
+from cim_bench.runner import Runner
+from cim_bench.subjects import protocol_info, random_checkpoint
 
 CALLS: list[str] = []
 BROKEN: set[str] = set()
@@ -141,7 +135,7 @@ def test_every_job_leaves_records_with_their_provenance(benchmark: Benchmark, tm
     assert (toy.subject.name, toy.subject.method, toy.warnings) == ("random", "random", ("a toy",))
     assert toy.measurement is not None
     assert (toy.measurement.n, toy.measurement.variant) == (24, "first")
-    assert toy.provenance.data == Runner(benchmark, tmp_path).fingerprint("train", "val")
+    assert toy.provenance.data == Runner(benchmark, tmp_path).fingerprint(Toy())
     assert toy.provenance.time.endswith("+00:00")
     assert {"torch", "timm"} <= toy.provenance.packages.keys()
     assert len({record.key for records in found.values() for record in records}) == 3

@@ -1,13 +1,17 @@
-"""A maker of records for the tests of the reports."""
+"""Makers of records, and of jobs with their outcomes, for the tests of the reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from cim_bench.record import Measurement, ProtocolInfo, Provenance, Record, SubjectInfo
+from cim_bench.record import Measurement, ProtocolInfo, Provenance, Record, SubjectInfo, write_records
 
 PARTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "subject": (SubjectInfo, {"name": "cim", "method": "cim", "arch": "vit_tiny", "epochs": 20.0}),
@@ -38,3 +42,29 @@ def make() -> Callable[..., Record]:
         return Record(key=key, warnings=warnings, **built)
 
     return record
+
+
+@pytest.fixture
+def write_job(make: Callable[..., Record]) -> Callable[..., list[Record]]:
+    """Writes a job: records of what is given, and its outcomes in some parts.
+
+    `wrong` says by variant which images were misclassified; the label of image i is i % 3.
+    """
+
+    def write(folder: Path, wrong: Mapping[str, Any], *, parts: int = 1, **fields: Any) -> list[Record]:
+        n = len(next(iter(wrong.values())))
+        ids, labels = np.array([f"val/{i:05}.png" for i in range(n)]), np.arange(n) % 3
+        columns = {name or "prediction": labels + np.asarray(flags, dtype=np.int64) for name, flags in wrong.items()}
+        (folder / "outcomes").mkdir(parents=True)
+        for number, rows in enumerate(np.array_split(np.arange(n), parts)):
+            table = {"id": ids[rows], "label": labels[rows], **{name: c[rows] for name, c in columns.items()}}
+            name = "images-subset" if fields.get("partial") and number == 0 else f"images-{number:03}"
+            pq.write_table(pa.table(table), folder / "outcomes" / f"{name}.parquet")
+        records = [
+            make(**{"key": folder.name, "n": n, **fields}, variant=name, value=1.0 - float(np.mean(flags)))
+            for name, flags in wrong.items()
+        ]
+        write_records(folder / "partial" if fields.get("partial") else folder, records)
+        return records
+
+    return write

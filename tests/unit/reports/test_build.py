@@ -9,7 +9,7 @@ import pytest
 from cim_bench.record import Record
 from cim_bench.reports.build import build
 from cim_bench.reports.derive import wilson_interval
-from cim_bench.reports.frames import records_frame
+from cim_bench.reports.frames import INTERVAL, records_frame
 from cim_bench.reports.notes import LINEAGE_NOTE
 from cim_bench.reports.table import Column, FilledTable, RowField, Table
 
@@ -130,3 +130,28 @@ def test_no_binomial_interval_for_a_mean_of_ratios(make: Make) -> None:
     table = Table(title="", rows=TABLE.rows, columns=(Column(title="M", metric="miou", select={}),))
     (row,) = build(table, records_frame([make(metric="miou")])).rows
     assert (row.cells[0].value, row.cells[0].low, row.cells[0].high) == (0.5, None, None)
+
+
+def test_a_given_interval_stands_instead_of_wilsons(make: Make) -> None:
+    frame = records_frame([make(variant="k=20"), make(key="k2", name="mae", variant="k=20")])
+    frame[INTERVAL] = [(0.1, 0.9), (None, None)]
+    filled = build(TABLE, frame)
+    assert [(row.cells[0].low, row.cells[0].high) for row in filled.rows] == [(0.1, 0.9), (None, None)]
+
+
+def test_a_derived_row_without_a_value_is_a_gap_that_says_why(make: Make) -> None:
+    frame = records_frame([make(variant="k=20", warnings=["frost-2 is missing"])])
+    frame["value"] = [None]
+    (row,) = build(TABLE, frame).rows
+    cell = row.cells[0]
+    assert (cell.value, cell.n, cell.keys, cell.footnotes) == (None, None, ("k1",), ("frost-2 is missing",))
+
+
+def test_a_failure_of_known_data_belongs_there_only(make: Make) -> None:
+    frame = records_frame(
+        [make(key="a", variant="k=20"), make(key="b", benchmark="cifar10", variant="k=20"), make(key="c", error="e")]
+    )
+    frame["benchmark"] = ["photos", "cifar10", "cifar10"]
+    frame["variant"] = ["k=20", "k=20", "k=20"]
+    filled = build(TABLE, frame)
+    assert [row.cells[0].footnotes for row in filled.rows] == [(), ("another job failed: e",)]

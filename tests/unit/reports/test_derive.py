@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cim_bench.reports.derive import best_of, wilson_interval
+from cim_bench.reports.derive import best_of, mean_interval, wilson_interval
 
 
 def test_wilson_by_hand() -> None:
@@ -54,3 +55,36 @@ def test_best_of_compares_within_groups_only() -> None:
     groups = ["a", "a", "a", "a", "b"]  # b has one value: nothing to be better than
     assert best_of(values, groups, True) == [False, True, False, True, False]
     assert best_of(values, groups, False) == [True, False, False, False, False]
+
+
+def test_mean_interval_by_hand() -> None:
+    # values 1, 2, 3, 4: mean 2.5, variance 5/3, standard error sqrt(5/12) = 0.6454972; 1.959964 of it = 1.2651514
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    assert mean_interval(values) == pytest.approx((1.2348486, 3.7651514), abs=1e-6)
+    # 4 of 16: the standard error shrinks by sqrt(3/4); all of them: nothing is uncertain
+    half = 1.2651514 * 0.8660254
+    assert mean_interval(values, 16) == pytest.approx((2.5 - half, 2.5 + half), abs=1e-6)
+    assert mean_interval(values, 4) == (2.5, 2.5)
+
+
+def test_mean_interval_against_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(0).exponential(size=500)
+    reference = stats.norm.interval(0.9, loc=values.mean(), scale=stats.sem(values))
+    assert mean_interval(values, confidence=0.9) == pytest.approx(reference)
+
+
+def test_mean_interval_covers_the_population_mean() -> None:
+    rng = np.random.default_rng(1)
+    population = rng.gamma(0.5, size=400)
+    caught = 0
+    for _ in range(500):
+        low, high = mean_interval(rng.choice(population, size=200, replace=False), total=400)
+        caught += low <= population.mean() <= high
+    assert 0.92 <= caught / 500 <= 0.98
+
+
+@pytest.mark.parametrize(("n", "total", "message"), [(1, None, "at least two"), (5, 4, "5 samples .* part of 4")])
+def test_mean_interval_refuses(n: int, total: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mean_interval(np.zeros(n), total)

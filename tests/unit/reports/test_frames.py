@@ -20,7 +20,15 @@ from cim_bench.record import (
     read_records,
     write_records,
 )
-from cim_bench.reports.frames import FIELDS, MEASUREMENT_FIELDS, PRETEXTS, published_records, records_frame
+from cim_bench.reports.frames import (
+    FIELDS,
+    MEASUREMENT_FIELDS,
+    PRETEXTS,
+    flat_records,
+    published_records,
+    read_runs,
+    records_frame,
+)
 
 
 def test_every_column_reads_its_own_field() -> None:
@@ -172,3 +180,28 @@ def test_published_robustness_rows_are_told_apart() -> None:
 def test_published_refuses_an_unknown_table() -> None:
     with pytest.raises(ValueError, match=r"'vit'.*imagenet-vit, imagenet-cnn, ade20k, robustness"):
         published_records("vit")
+
+
+def test_records_know_their_job_folder(make: Callable[..., Record], tmp_path: Path) -> None:
+    write_records(tmp_path / "CIM" / "knn-1", [make(key="a"), make(key="a", variant="k=10")])
+    write_records(tmp_path / "CIM" / "shifts-2" / "partial", [make(key="b", partial=True)])
+    found = [(record.key, folder.name) for record, folder in read_runs(tmp_path)]
+    assert found == [("a", "knn-1"), ("a", "knn-1"), ("b", "shifts-2")]
+    assert [folder.name for _, folder in read_runs(tmp_path / "CIM" / "knn-1" / "records.jsonl")] == ["knn-1"] * 2
+
+
+def test_partial_records_give_way_to_the_complete_ones(make: Callable[..., Record], tmp_path: Path) -> None:
+    write_records(tmp_path / "job" / "partial", [make(partial=True, value=0.4)])
+    assert [record.measurement.value for record, _ in read_runs(tmp_path) if record.measurement] == [0.4]
+    write_records(tmp_path / "job", [make(value=0.5)])
+    assert [record.measurement.value for record, _ in read_runs(tmp_path) if record.measurement] == [0.5]
+
+
+def test_no_runs_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no records at"):
+        read_runs(tmp_path / "absent")
+
+
+def test_flat_records_are_the_rows(make: Callable[..., Record]) -> None:
+    frame = records_frame([make(), make(key="k2", error="e")])
+    assert flat_records(frame) == frame.to_dict("records")

@@ -93,3 +93,11 @@ def test_csv_traces_every_cell() -> None:
     }
     assert (lines[3]["value"], lines[3]["key"]) == ("", "key4")
     assert (lines[4]["value"], lines[4]["source"], lines[4]["key"]) == ("0.831", "reported", "")
+
+
+def test_a_ratio_may_be_printed_in_percent() -> None:
+    table = replace(TABLE, columns=(Column(title="mCE", metric="mce", select={}, percent=True),))
+    row = Row(labels=("a", "b"), source="measured", cells=(Cell(value=0.4851, low=0.4, high=0.5, n=7),))
+    text = to_markdown(FilledTable(table=table, rows=(row,)))
+    assert "| mCE (%) ↓         |" in text
+    assert "| 48.5 [40.0, 50.0] |" in text

@@ -1,0 +1,124 @@
+"""The weights behind a benchmark's rows, and how records name them and their protocols."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cim_bench import registry
+from cim_bench.checkpoint import Checkpoint, Meta, content_hash, load_checkpoint
+from cim_bench.data.images import ImageSet
+from cim_bench.folders import safe_name
+from cim_bench.recipe import Benchmark, Data, Evaluator, FromCheckpoint, Pretraining, RandomInit, settings
+from cim_bench.record import ProtocolInfo, SubjectInfo
+
+
+@dataclass
+class Subjects:
+    """Checkpoints of a benchmark's subjects, read or made once."""
+
+    benchmark: Benchmark
+    output: Path
+    _loaded: dict[str, Checkpoint] = field(default_factory=dict)
+
+    def folder(self, subject: str) -> Path:
+        """Where everything about a subject is kept."""
+        return self.output / safe_name(subject)
+
+    def pretraining(self, subject: str) -> tuple[Pretraining, Path, str]:
+        """Recipe, folder and key of a subject's pre-training."""
+        source = self.benchmark.subjects[subject]
+        assert isinstance(source, Pretraining)
+        return source, *pretraining_folder(source, self.folder(subject))
+
+    def checkpoint(self, subject: str) -> Checkpoint:
+        """The subject's weights; those of a pre-training must be there already."""
+        if subject not in self._loaded:
+            source = self.benchmark.subjects[subject]
+            if isinstance(source, Pretraining):
+                self._loaded[subject] = load_checkpoint(self.pretraining(subject)[1] / "checkpoint")
+            elif isinstance(source, FromCheckpoint):
+                self._loaded[subject] = load_checkpoint(Path(source.path))
+            else:
+                self._loaded[subject] = random_checkpoint(source, self.benchmark.seed)
+        return self._loaded[subject]
+
+    def info(self, subject: str) -> SubjectInfo:
+        """Identity of a subject whose weights may be missing, for the record of a failure."""
+        if subject in self._loaded:
+            return subject_info(subject, self._loaded[subject].meta)
+        source = self.benchmark.subjects[subject]
+        if isinstance(source, Pretraining):
+            return SubjectInfo(
+                name=subject, method=source.pretext.method, arch=str(source.arch), epochs=source.training.epochs
+            )
+        return SubjectInfo(name=subject, method="unknown", arch="unknown")
+
+
+def pretraining_folder(recipe: Pretraining, parent: Path) -> tuple[Path, str]:
+    """Folder and key of a pre-training job."""
+    data = ImageSet(recipe.data, recipe.data.train_split).fingerprint
+    key = registry.load("cim_bench.pretrain.loop:pretraining_key")(recipe, data)
+    return parent / f"pretrain-{key[:12]}", key
+
+
+def random_checkpoint(source: RandomInit, seed: int) -> Checkpoint:
+    """Freshly initialised weights as a checkpoint."""
+    from cim_bench.backbone import create_net
+    from cim_bench.data.transforms import seed_all
+
+    seed_all(seed, "weights")
+    if source.pretext is None:
+        state = create_net(source.arch, num_classes=0).state_dict()
+    else:
+        state = source.pretext.build(source.arch).backbone_state("online")
+    meta = Meta(
+        kind="backbone",
+        method="random",
+        arch=source.arch,
+        epochs=None,
+        seed=seed,
+        recipe=settings(source),
+        hash=content_hash(state),
+    )
+    return Checkpoint(state=state, meta=meta)
+
+
+def subject_info(name: str, meta: Meta) -> SubjectInfo:
+    """Identity of a checkpoint as records carry it."""
+    return SubjectInfo(
+        name=name, method=meta.method, arch=str(meta.arch), epochs=meta.epochs, checkpoint=meta.hash, parent=meta.parent
+    )
+
+
+def protocol_info(evaluator: Evaluator, *, partial: bool = False) -> ProtocolInfo:
+    """An evaluator's name, version, all knobs, and those that differ from its defaults."""
+    resolved, defaults = _knobs(evaluator), _knobs(type(evaluator)())
+    return ProtocolInfo(
+        evaluator=registry.name_of("evaluators", type(evaluator)),
+        version=type(evaluator).version,
+        settings=resolved,
+        passed=_difference(resolved, defaults),
+        partial=partial,
+    )
+
+
+def _knobs(evaluator: Evaluator) -> dict[str, Any]:
+    """Settings without the sets an evaluator reads: their content counts (`Evaluator.reads`), not their place."""
+    sets = {f.name for f in dataclasses.fields(evaluator) if isinstance(getattr(evaluator, f.name), Data)}  # type: ignore[arg-type]
+    return {name: value for name, value in settings(evaluator).items() if name not in sets}
+
+
+def _difference(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values that differ from their defaults, by dotted name."""
+    changed: dict[str, Any] = {}
+    for name, value in values.items():
+        default = defaults.get(name)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            changed |= _difference(value, default, f"{prefix}{name}.")
+        elif value != default:
+            changed[f"{prefix}{name}"] = value
+    return changed

@@ -1,0 +1,224 @@
+"""FGSM, PGD and other attacks of torchattacks on classifiers that take images in [0, 1].
+
+Default settings are RVT's (vtddggg/Robust-Vision-Transformer, engine.py): eps 1/255, PGD with alpha 0.5/255,
+5 steps and a random start. The paper's slides name the same columns and give no settings, so RVT's are inferred.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torchattacks
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from cim_bench.backbone import Backbone
+from cim_bench.context import Context
+from cim_bench.data.transforms import EvalTransform
+from cim_bench.inference import Batch
+from cim_bench.passes import Part, split_parts
+from cim_bench.recipe import Data, SetEvaluator
+from cim_bench.record import Measurement
+
+CLEAN = "clean"
+ROUNDING = 1e-6  # (x + eps) - x differs from eps by up to 6e-8 in fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversarial(SetEvaluator):
+    """Top-1 under attack, white box, in pixel space.
+
+    Attributes:
+        attacks: ``fgsm``, ``pgd``, or any class name of torchattacks.
+        eps: Largest changes of a pixel (L-infinity), on the scale of [0, 1]; tables show the first.
+        alpha: Step size of iterated attacks at the first eps, likewise; it grows in proportion with further ones.
+        steps: Of iterated attacks.
+        restarts: Attacks an image from this many random starts; it must withstand all.
+        crop_pct: Of the evaluation transform.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[Literal["backbone", "classifier"]] = "classifier"
+
+    attacks: tuple[str, ...] = ("fgsm", "pgd")
+    eps: tuple[float, ...] = (1 / 255,)
+    alpha: float = 0.5 / 255
+    steps: int = 5
+    restarts: int = 1
+    crop_pct: float = 0.875
+
+    def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
+        """The validation images."""
+        return ((data, data.val_split),)
+
+    def check(self, model: Backbone, ctx: Context) -> None:
+        """The classifier's classes must be those of the images, and the attacks must exist."""
+        images = ctx.scored_images()
+        if images.classes != model.classes:
+            raise ValueError(
+                f"{images.name} has {len(images.classes)} classes and the classifier {len(model.classes)} other ones; "
+                "attacks need a classifier of these images"
+            )
+        for attack in self.attacks:
+            attack_class(attack)
+        if not self.eps or min(self.eps) <= 0:
+            raise ValueError(f"eps {self.eps} must be one or more positive numbers, e.g. 0.00392 for 1/255")
+
+    def parts(self, ctx: Context) -> list[Part]:
+        """The validation images, in pieces."""
+        return split_parts(ctx.scored_images(), seed=ctx.seed)
+
+    def transform(self, model: Backbone) -> EvalTransform:
+        """Resize and centre crop; the attack comes after it."""
+        return EvalTransform(model.arch.image_size, self.crop_pct)
+
+    def answers(
+        self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: Batch
+    ) -> Iterator[tuple[str, str, Tensor]]:
+        """Predictions on clean and on attacked images."""
+        images = pixels.float() / 255
+        seeds = part.sample_seeds(batch)
+        for name, model in models.items():
+            with frozen(model), torch.autocast(images.device.type, enabled=False):
+                with torch.no_grad():
+                    yield name, CLEAN, model(images).argmax(dim=1)
+                for attack in self.attacks:
+                    if 0 in batch.indices:
+                        self._prove_harmless_at_zero(model, attack, images, batch.labels, seeds)
+                    for eps in self.eps:
+                        predictions = self._worst(model, attack, eps, images, batch.labels, seeds)
+                        yield name, self.variant(attack, eps), predictions
+
+    def variant(self, attack: str, eps: float) -> str:
+        """``pgd`` at the first eps, else ``pgd eps=2/255``."""
+        return attack if eps == self.eps[0] else f"{attack} eps={as_255(eps)}"
+
+    def _worst(
+        self, model: Backbone, attack: str, eps: float, images: Tensor, labels: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
+        """Predictions (B,) on attacked images; of several restarts, the first that misleads the model."""
+        worst = labels.clone()
+        for restart in range(self.restarts):
+            attacked = self._attack(model, attack, eps, images, labels, [seed + restart for seed in seeds])
+            check_attacked(attacked, images, eps if bounded(attack) else None, attack)
+            with torch.no_grad():
+                predictions = model(attacked).argmax(dim=1)
+            worst = torch.where(worst == labels, predictions, worst)
+        return worst
+
+    def _attack(
+        self, model: Backbone, attack: str, eps: float, images: Tensor, labels: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
+        kind = attack_class(attack)
+        wanted = {"eps": eps, "alpha": self.alpha * eps / self.eps[0], "steps": self.steps, "n_classes": model.num_classes}
+        known = inspect.signature(kind.__init__).parameters
+        with SampleNoise(seeds), torch.enable_grad():
+            attacked: Tensor = kind(model, **{k: v for k, v in wanted.items() if k in known})(images, labels)
+        return attacked.detach()
+
+    def _prove_harmless_at_zero(
+        self, model: Backbone, attack: str, images: Tensor, labels: Tensor, seeds: Sequence[int]
+    ) -> None:
+        if bounded(attack) and not self._attack(model, attack, 0.0, images, labels, seeds).equal(images):
+            raise ArithmeticError(f"{attack} at eps 0 changes images: it does not attack in pixel space")
+
+    def measure(self, tally: Mapping[str, tuple[int, int]], ctx: Context) -> Iterator[Measurement]:
+        """Top-1 by attack; warns where PGD, the stronger attack, leaves more right than FGSM."""
+        images = ctx.data
+        for eps in self.eps:
+            fgsm, pgd = tally.get(self.variant("fgsm", eps)), tally.get(self.variant("pgd", eps))
+            if fgsm and pgd and pgd[0] > fgsm[0]:
+                ctx.warnings.append(
+                    f"PGD leaves {pgd[0]} of {pgd[1]} images right and FGSM {fgsm[0]} at eps {as_255(eps)}: "
+                    "too few or too small steps, or masked gradients"
+                )
+        unbounded = [attack for attack in self.attacks if not bounded(attack)]
+        if unbounded:
+            ctx.warnings.append(f"{', '.join(unbounded)} has no L-infinity bound that could be checked")
+        for variant, (right, n) in tally.items():
+            yield Measurement(
+                benchmark=images.name, split=images.val_split, metric="top1", value=right / n, n=n, variant=variant
+            )
+
+
+def attack_class(name: str) -> Any:
+    """A class of torchattacks by its name, in any case.
+
+    Raises:
+        ValueError: Listing the choices.
+    """
+    known = {kind.lower(): kind for kind in torchattacks.__all__}
+    if name.lower() not in known:
+        raise ValueError(f"torchattacks has no attack {name!r}; choose one of {', '.join(sorted(known))}")
+    return getattr(torchattacks, known[name.lower()])
+
+
+def bounded(attack: str) -> bool:
+    """True where the attack promises a largest change of each pixel."""
+    return "eps" in inspect.signature(attack_class(attack).__init__).parameters and not attack.lower().endswith("l2")
+
+
+def as_255(value: float) -> str:
+    """A value on the scale of [0, 1] in grey levels: ``1/255``, ``0.5/255``."""
+    return f"{round(value * 255, 6):g}/255"
+
+
+def check_attacked(attacked: Tensor, images: Tensor, eps: float | None, attack: str) -> None:
+    """Prove that an attack kept its bound.
+
+    Args:
+        attacked: (B, 3, H, W)
+        images: Likewise, in [0, 1].
+        eps: Largest change allowed; ``None`` for attacks without one.
+        attack: Name, for the message.
+
+    Raises:
+        ArithmeticError: If a pixel left [0, 1] or changed by more than eps, or is not finite.
+    """
+    if not bool(torch.isfinite(attacked).all()) or float(attacked.min()) < 0 or float(attacked.max()) > 1:
+        raise ArithmeticError(f"{attack} leaves the range [0, 1] of pixels; its numbers would mean nothing")
+    largest = float((attacked - images).abs().max())
+    if eps is not None and largest > eps + ROUNDING:
+        raise ArithmeticError(
+            f"{attack} changes a pixel by {as_255(largest)}, more than eps {as_255(eps)}; "
+            "its numbers would mean nothing"
+        )
+
+
+class frozen:  # noqa: N801  reads as a verb
+    """A model in eval mode whose weights want no gradients; left as it was found."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.training = self.model.training
+        self.wanted = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.model.eval().requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        self.model.train(self.training)
+        for parameter in self.wanted:
+            parameter.requires_grad_(True)
+
+
+class SampleNoise(TorchFunctionMode):
+    """Random starts that depend on each image's own seed and on nothing else.
+
+    torchattacks draws one tensor for a whole batch, so its numbers would depend on the batch size.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        super().__init__()
+        self.seeds = seeds
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: D105
+        if func is not torch.Tensor.uniform_ or len(args[0]) != len(self.seeds):
+            return func(*args, **(kwargs or {}))
+        target, low, high = args
+        draws = [torch.rand(target.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in self.seeds]
+        return target.copy_(low + (high - low) * torch.stack(draws))

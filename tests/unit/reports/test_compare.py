@@ -1,0 +1,126 @@
+"""Two subjects on the same images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cim_bench.record import Record, write_records
+from cim_bench.reports.compare import add_arguments, command, compare
+from cim_bench.reports.corruption import VARIANTS, image_mce
+from cim_bench.reports.paired import paired_bootstrap
+
+Write = Callable[..., list[Record]]
+
+
+def wrong(both: int, only_a: int, only_b: int, neither: int) -> tuple[Any, Any]:
+    """Misclassified by A, and by B: both right, only A right, only B right, neither."""
+    counts = (both, only_a, only_b, neither)
+    return np.repeat([False, False, True, True], counts), np.repeat([False, True, False, True], counts)
+
+
+def cells(text: str, start: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {start}")]
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+@pytest.fixture
+def subjects(write_job: Write, tmp_path: Path) -> tuple[Path, Path]:
+    a, b = tmp_path / "CIM", tmp_path / "random"
+    for folder, flags in zip((a, b), wrong(50, 30, 10, 10), strict=True):
+        write_job(folder / "finetune-1", {"": flags}, evaluator="finetune", name=folder.name)
+    return a, b
+
+
+def test_by_hand(subjects: tuple[Path, Path]) -> None:
+    row = cells(compare(*subjects), "finetune")
+    assert row[:6] == ["finetune", "photos", "–", "100", "80.0", "60.0"]
+    one, two = wrong(50, 30, 10, 10)
+    low, high = paired_bootstrap(~one, ~two, seed=0)
+    assert row[6] == f"+20.0 [{100 * low:+.1f}, {100 * high:+.1f}]"
+    assert row[7:9] == ["30", "10"]
+    assert row[9] == "0.002"  # binomtest(10, 40): 0.0022
+    swapped = cells(compare(*reversed(subjects)), "finetune")
+    assert swapped[6].startswith("-20.0 [")
+
+
+def test_images_are_joined_by_id(subjects: tuple[Path, Path]) -> None:
+    file = subjects[1] / "finetune-1" / "outcomes" / "images-000.parquet"
+    before = compare(*subjects)
+    pq.write_table(pq.read_table(file).sort_by([("id", "descending")]), file)
+    assert compare(*subjects) == before
+
+
+def test_mce_is_paired_by_image(write_job: Write, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    flags = [{name: rng.random(60) < share for name in VARIANTS} for share in (0.5, 0.6)]
+    for name, found in zip("ab", flags, strict=True):
+        write_job(tmp_path / name / "c-1", found, parts=2, evaluator="corruptions", benchmark="photos-c-generated")
+    text = compare(tmp_path / "a", tmp_path / "b")
+    assert len([line for line in text.splitlines() if line.startswith("| corruptions ")]) == 75
+    row = cells(text, "photos-c-generated")
+    values = [image_mce(found).mean() for found in flags]
+    assert row[:4] == ["photos-c-generated", "60", f"{100 * values[0]:.1f}", f"{100 * values[1]:.1f}"]
+    assert row[4].startswith(f"{100 * (values[0] - values[1]):+.1f} [")
+
+
+def test_other_images_or_labels_are_refused(subjects: tuple[Path, Path], write_job: Write) -> None:
+    file = subjects[1] / "finetune-1" / "outcomes" / "images-000.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.slice(1), file)
+    with pytest.raises(ValueError, match=r"not on the same images, 1 differ, e\.g\. val/00000\.png"):
+        compare(*subjects)
+    pq.write_table(table.set_column(1, "label", pa.array([7, *table["label"].to_pylist()[1:]])), file)
+    with pytest.raises(ValueError, match=r"give 1 images different labels, e\.g\. val/00000\.png"):
+        compare(*subjects)
+
+
+def test_an_unfinished_job_is_said_to_be_one(write_job: Write, tmp_path: Path) -> None:
+    one, two = wrong(50, 30, 10, 10)
+    write_job(tmp_path / "a" / "j", {"": one}, evaluator="shifts", benchmark="photos-a")
+    write_job(tmp_path / "b" / "j", {"": two}, parts=2, evaluator="shifts", benchmark="photos-a", partial=True)
+    with pytest.raises(ValueError, match=r"50 differ, .*; one is not finished"):
+        compare(tmp_path / "a", tmp_path / "b")
+
+
+def test_what_is_left_out_is_said(subjects: tuple[Path, Path], make: Callable[..., Record], write_job: Write) -> None:
+    for folder, version in zip(subjects, (1, 2), strict=True):
+        write_job(folder / "knn", {"k=20": wrong(1, 1, 1, 1)[0]}, evaluator="knn", version=version, name=folder.name)
+        write_records(folder / "linear", [make(evaluator="linear_probe", key="l")])
+        records = write_job(
+            folder / "adv", {"pgd": wrong(1, 1, 1, 1)[0]}, evaluator="adversarial", passed={"eps": version}
+        )
+        write_records(folder / "adv", [*records, make(key="x", evaluator="adversarial", variant="fgsm", n=4)])
+    text = compare(*subjects)
+    assert "- left out: knn photos, versions 1 and 2 of the protocol" in text
+    assert f"- left out: linear_probe photos, {subjects[0] / 'linear'} keeps no outcomes" in text
+    assert "- left out: adversarial photos fgsm, the outcomes kept are not those behind the records" in text
+    assert "- adversarial photos: A and B differ in eps" in text
+
+
+def test_bad_folders_are_one_sentence(subjects: tuple[Path, Path], write_job: Write, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="absent is no folder; give one of a subject"):
+        compare(subjects[0], tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no measured top-1 in .*empty"):
+        compare(tmp_path / "empty", subjects[1])
+    write_job(tmp_path / "c" / "knn", {"k=20": wrong(1, 1, 1, 1)[0]}, evaluator="knn")
+    with pytest.raises(ValueError, match="no outcomes of the same evaluation to compare"):
+        compare(subjects[0], tmp_path / "c")
+    write_job(subjects[0] / "finetune-2", {"": wrong(1, 1, 1, 1)[0]}, evaluator="finetune")
+    with pytest.raises(ValueError, match="two jobs for finetune on photos, finetune-1 and finetune-2"):
+        compare(*subjects)
+
+
+def test_command(subjects: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert command(parser.parse_args([str(subjects[0]), str(subjects[1]), "--seed", "3"])) == 0
+    assert capsys.readouterr().out == compare(*subjects, seed=3) + "\n"
