@@ -66,8 +66,34 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("visualize.png"), help="the picture (default: %(default)s)"
     )
     visualize.add_argument("--seed", type=int, default=0, help="of the exemplars")
+    compare = add("compare", "Paired tests of two subjects, from the outcome of every image.")
+    compare.add_argument("a", type=Path, metavar="A", help="folder of a subject, such as runs/demo/CIM")
+    compare.add_argument("b", type=Path, metavar="B", help="folder of the other, such as runs/demo/random")
+    compare.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    _add_data(add("data", "Check image sets, or write a corrupted one."))
     add("list", "List recipes, pretexts, evaluators and executors.")
     return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "Recognise image sets on disk and check counts, classes, pixel sizes and order."
+    check = actions.add_parser("check", help=text, description=text)
+    check.add_argument("roots", type=Path, nargs="+", metavar="ROOT", help="folder of an image set")
+    check.add_argument("--deep", action="store_true", help="decode every file, not a few of each split")
+    check.add_argument("--workers", type=int, default=None, help="processes of --deep (default: all cores)")
+    check.add_argument("--bad-files", type=Path, default=None, metavar="FILE", help="list unreadable images (--deep)")
+    text = "Write the fifteen corruptions of an image folder in the layout of ImageNet-C."
+    corrupt = actions.add_parser("corrupt", help=text, description=text)
+    corrupt.add_argument("root", metavar="ROOT", help="image folder, with the split below it")
+    corrupt.add_argument("out", type=Path, metavar="OUT", help="folder to fill; a run that was stopped goes on")
+    corrupt.add_argument("--split", default="val", help="of ROOT (default: %(default)s)")
+    corrupt.add_argument("--corruptions", nargs="+", default=None, help="some of the fifteen (default: all)")
+    corrupt.add_argument("--severities", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="(default: 1 to 5)")
+    corrupt.add_argument("--size", type=int, default=224, help="pixels a side (default: %(default)s)")
+    corrupt.add_argument("--crop-pct", type=float, default=0.875, help="kept by the crop (default: %(default)s)")
+    corrupt.add_argument("--seed", type=int, default=0, help="of every random choice (default: %(default)s)")
+    corrupt.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,10 +129,10 @@ def command_list(_options: argparse.Namespace, _fields: Sequence[str]) -> int:
 
 def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """Make one checkpoint."""
+    from cim_bench.folders import check_writable, is_main
     from cim_bench.pretrain.loop import pretrain
     from cim_bench.recipe import Pretraining, load_recipe, override
     from cim_bench.subjects import pretraining_folder
-    from cim_bench.folders import check_writable, is_main
 
     recipe = load_recipe(options.recipe)
     if not isinstance(recipe, Pretraining):
@@ -214,6 +240,37 @@ def command_visualize(options: argparse.Namespace, _fields: Sequence[str]) -> in
     return 0
 
 
+def command_compare(options: argparse.Namespace, _fields: Sequence[str]) -> int:
+    """Paired tests of two subjects."""
+    print(registry.load("cim_bench.reports.compare:compare")(options.a, options.b, seed=options.seed))
+    return 0
+
+
+def command_data(options: argparse.Namespace, _fields: Sequence[str]) -> int:
+    """Check image sets, or write a corrupted one."""
+    if options.action == "check":
+        status: int = registry.load("cim_bench.data.check:command")(options)
+        return status
+    from cim_bench.data.images import ImageSet
+    from cim_bench.evals.corrupt import CORRUPTIONS
+    from cim_bench.evals.corrupt.write import write_corrupted
+    from cim_bench.recipe import Data, Machine
+
+    images = ImageSet(Data(name=Path(options.root).name, root=options.root), options.split)
+    written = write_corrupted(
+        images,
+        options.out,
+        corruptions=options.corruptions or CORRUPTIONS,
+        severities=options.severities,
+        size=options.size,
+        crop_pct=options.crop_pct,
+        seed=options.seed,
+        machine=Machine(device="cpu", workers=options.workers),
+    )
+    print(f"{options.out}: {written} files written")
+    return 0
+
+
 def _other_way(recipe: object, name: str) -> str:
     from cim_bench.recipe import Benchmark, Evaluator
 
@@ -231,6 +288,8 @@ COMMANDS = {
     "demo": command_run,
     "report": command_report,
     "visualize": command_visualize,
+    "compare": command_compare,
+    "data": command_data,
     "list": command_list,
 }
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -117,7 +118,7 @@ class Runner:
         """Run or skip jobs of one evaluator; a failure becomes a failed record with its error."""
         todo: list[Evaluation] = []
         for job in jobs:
-            made, error = attempt(lambda job=job: self._pretrain(job) if job.kind == "pretrain" else self._prepare(job))
+            made, error = attempt(partial(self._start, job))
             if isinstance(made, Evaluation):
                 todo.append(made)
             else:
@@ -135,13 +136,14 @@ class Runner:
         return JobResult(job=job, status=status)
 
     def status(self, job: Job) -> str:
-        """What a run would do with a job now: ``finished``, ``to do``, or ``waits`` for a checkpoint not made yet."""
+        """How a job stands: ``finished``, ``partial``, ``to do``, or ``waits`` for a checkpoint not made yet."""
         if job.kind == "pretrain":
             folder = self.subjects.pretraining(job.subject)[1]
             return "finished" if (folder / "checkpoint" / "meta.json").exists() else "to do"
         if any(self.status(j) != "finished" for j in make_plan(self.benchmark) if j.name in job.needs):
             return "waits"
-        return "finished" if is_finished(self.evaluation(job).folder) else "to do"
+        folder = self.evaluation(job).folder
+        return "finished" if is_finished(folder) else "partial" if is_finished(folder / PARTIAL) else "to do"
 
     def fingerprint(self, evaluator: Evaluator) -> str:
         """Fingerprint of all that an evaluator reads; each split is looked through once."""
@@ -180,10 +182,15 @@ class Runner:
             job=job, evaluator=evaluator, folder=folder, key=key, protocol=protocol, checkpoint=checkpoint
         )
 
+    def _start(self, job: Job) -> Evaluation | bool | None:
+        """Make a checkpoint (False: it is there), or prepare an evaluation (None: it is there)."""
+        return self._pretrain(job) if job.kind == "pretrain" else self._prepare(job)
+
     def _prepare(self, job: Job) -> Evaluation | None:
         """The evaluation to carry out; ``None`` if its records exist."""
         evaluation = self.evaluation(job)
-        if is_finished(evaluation.folder):
+        enough = evaluation.folder / PARTIAL if self.benchmark.machine.subset_only else evaluation.folder
+        if is_finished(evaluation.folder) or is_finished(enough):
             self.keys.add(evaluation.key)
             return None
         if isinstance(evaluation.evaluator, SetEvaluator):
@@ -222,11 +229,11 @@ class Runner:
             self._write(only, list(evaluator.run(models[only.job.subject], context)), context, started)
             return "done"
         for parts in passes(evaluator, models, contexts):
-            partial = parts[-1].subset
+            is_subset = parts[-1].subset
             for e in todo:
                 context = contexts[e.job.subject]
-                self._write(e, measurements(evaluator, context, parts), context, started, partial=partial)
-            if partial and self.benchmark.machine.subset_only:
+                self._write(e, measurements(evaluator, context, parts), context, started, partial=is_subset)
+            if is_subset and self.benchmark.machine.subset_only:
                 return "partial"
         return "done"
 

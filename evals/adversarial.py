@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from cim_bench.backbone import Backbone
 from cim_bench.context import Context
 from cim_bench.data.transforms import EvalTransform
+from cim_bench.evals.classes import class_indices
 from cim_bench.inference import Batch
 from cim_bench.passes import Part, split_parts
 from cim_bench.recipe import Data, SetEvaluator
@@ -56,13 +57,9 @@ class Adversarial(SetEvaluator):
         return ((data, data.val_split),)
 
     def check(self, model: Backbone, ctx: Context) -> None:
-        """The classifier's classes must be those of the images, and the attacks must exist."""
+        """The images' classes must be among the classifier's, and the attacks must exist."""
         images = ctx.scored_images()
-        if images.classes != model.classes:
-            raise ValueError(
-                f"{images.name} has {len(images.classes)} classes and the classifier {len(model.classes)} other ones; "
-                "attacks need a classifier of these images"
-            )
+        class_indices(images.classes, model.classes, images.name)
         for attack in self.attacks:
             attack_class(attack)
         if not self.eps or min(self.eps) <= 0:
@@ -83,15 +80,17 @@ class Adversarial(SetEvaluator):
         images = pixels.float() / 255
         seeds = part.sample_seeds(batch)
         for name, model in models.items():
+            outputs = class_indices(part.images.classes, model.classes, part.images.name).to(images.device)
+            labels = outputs[batch.labels]
             with frozen(model), torch.autocast(images.device.type, enabled=False):
                 with torch.no_grad():
-                    yield name, CLEAN, model(images).argmax(dim=1)
+                    yield name, CLEAN, folder_of(model(images).argmax(dim=1), outputs)
                 for attack in self.attacks:
                     if 0 in batch.indices:
-                        self._prove_harmless_at_zero(model, attack, images, batch.labels, seeds)
+                        self._prove_harmless_at_zero(model, attack, images, labels, seeds)
                     for eps in self.eps:
-                        predictions = self._worst(model, attack, eps, images, batch.labels, seeds)
-                        yield name, self.variant(attack, eps), predictions
+                        predictions = self._worst(model, attack, eps, images, labels, seeds)
+                        yield name, self.variant(attack, eps), folder_of(predictions, outputs)
 
     def variant(self, attack: str, eps: float) -> str:
         """``pgd`` at the first eps, else ``pgd eps=2/255``."""
@@ -114,7 +113,8 @@ class Adversarial(SetEvaluator):
         self, model: Backbone, attack: str, eps: float, images: Tensor, labels: Tensor, seeds: Sequence[int]
     ) -> Tensor:
         kind = attack_class(attack)
-        wanted = {"eps": eps, "alpha": self.alpha * eps / self.eps[0], "steps": self.steps, "n_classes": model.num_classes}
+        alpha = self.alpha * eps / self.eps[0]
+        wanted = {"eps": eps, "alpha": alpha, "steps": self.steps, "n_classes": model.num_classes}
         known = inspect.signature(kind.__init__).parameters
         with SampleNoise(seeds), torch.enable_grad():
             attacked: Tensor = kind(model, **{k: v for k, v in wanted.items() if k in known})(images, labels)
@@ -143,6 +143,12 @@ class Adversarial(SetEvaluator):
             yield Measurement(
                 benchmark=images.name, split=images.val_split, metric="top1", value=right / n, n=n, variant=variant
             )
+
+
+def folder_of(predictions: Tensor, outputs: Tensor) -> Tensor:
+    """Place of each predicted output (B,) among the set's folders, given the output of each; -1 for none of them."""
+    same = predictions[:, None] == outputs
+    return torch.where(same.any(dim=1), same.int().argmax(dim=1), -1)
 
 
 def attack_class(name: str) -> Any:
@@ -216,7 +222,7 @@ class SampleNoise(TorchFunctionMode):
         super().__init__()
         self.seeds = seeds
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: D105
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not torch.Tensor.uniform_ or len(args[0]) != len(self.seeds):
             return func(*args, **(kwargs or {}))
         target, low, high = args

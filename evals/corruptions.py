@@ -17,16 +17,16 @@ from torch import Tensor
 from cim_bench.backbone import Backbone
 from cim_bench.context import Context
 from cim_bench.data.images import ImageSet
+from cim_bench.data.recognise import CORRUPTIONS as RELEASED
 from cim_bench.data.transforms import EvalTransform, StoredPixels
 from cim_bench.evals.classes import class_indices, predict
-from cim_bench.evals.corrupt import CORRUPTIONS, corrupt_as_released, frost_source
+from cim_bench.evals.corrupt import CORRUPTIONS, SEVERITIES, corrupt_as_released, frost_source
 from cim_bench.inference import Batch, Transform
 from cim_bench.passes import Part, split_parts
 from cim_bench.recipe import Data, SetEvaluator
 from cim_bench.record import Measurement
 
-SEVERITIES = (1, 2, 3, 4, 5)
-GROUPS = ("", "noise", "blur", "weather", "digital")  # the released archives hold one group of corruptions each
+GROUPS = ("", *RELEASED)  # the released archives hold one group of corruptions each: noise, blur, ...
 CLEAN = "clean"
 
 
@@ -143,6 +143,4 @@ class Corruptions(SetEvaluator):
             if frost_source() != "published":
                 ctx.warnings.append("frost with a procedural texture instead of the published photographs")
         for variant, (right, n) in tally.items():
-            yield Measurement(
-                benchmark=benchmark, split="test", metric="top1", value=right / n, n=n, variant=variant
-            )
+            yield Measurement(benchmark=benchmark, split="test", metric="top1", value=right / n, n=n, variant=variant)

@@ -65,7 +65,7 @@ class Shift(SetEvaluator):
         elif model.classes != imagenet_wnids():
             raise ValueError(
                 f"{self.data.name} is labelled by number among ImageNet-1k's 1,000 classes in the order of their wnids, "
-                f"and the classifier has {len(model.classes)} other ones"
+                f"and the classifier has {len(model.classes)} others; give one of these 1,000"
             )
 
     def parts(self, ctx: Context) -> list[Part]:

@@ -50,6 +50,7 @@ class CIM(Pretext):
         region_scale: Area range of an exemplar's region, as a fraction of the base view.
         region_ratio: Aspect range of that region.
         max_degrees: Rotations are whole degrees in [-max, max).
+        photometric: Change exemplars' colours, sharpness and handedness; without it a short training gets further.
         decoder_dim: Width of the cross-attention decoder.
         decoder_heads: Its heads.
         ema_momentum: Of the target encoder, from first to last along half a cosine.
@@ -68,6 +69,7 @@ class CIM(Pretext):
     region_scale: tuple[float, float] = (0.05, 0.48)
     region_ratio: tuple[float, float] = (1 / 3, 3.0)
     max_degrees: int = 45
+    photometric: bool = True
     decoder_dim: int = 512
     decoder_heads: int = 16
     ema_momentum: tuple[float, float] = (0.99, 1.0)
@@ -124,8 +126,9 @@ def make_pixels(views: Tensor, boxes: Tensor, parameters: Tensor, settings: CIM)
     size = (settings.context_size, settings.context_size)
     context = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
     cut = cut_exemplars(pixels, boxes, settings.exemplar_size)
-    exemplars = photometric(cut.flatten(0, 1), parameters.flatten(0, 1)).view_as(cut)
-    return {"context": _bytes(context), "exemplars": _bytes(exemplars)}
+    if settings.photometric:
+        cut = photometric(cut.flatten(0, 1), parameters.flatten(0, 1)).view_as(cut)
+    return {"context": _bytes(context), "exemplars": _bytes(cut)}
 
 
 def _bytes(images: Tensor) -> Tensor:

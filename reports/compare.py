@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,23 +14,6 @@ from cim_bench.reports.notes import DASH
 from cim_bench.reports.outcomes import column_of, hits, wrong
 from cim_bench.reports.paired import bootstrap_mean, discordant, mcnemar, paired_bootstrap
 from cim_bench.reports.render import grid, plain
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``cim-bench compare``."""
-    parser.add_argument("a", type=Path, metavar="A", help="folder of a subject, such as runs/demo/CIM")
-    parser.add_argument("b", type=Path, metavar="B", help="folder of the other, such as runs/demo/random")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
-
-
-def command(options: argparse.Namespace) -> int:
-    """Print the comparison; the exit status.
-
-    Raises:
-        ValueError: As in `compare`.
-    """
-    print(compare(options.a, options.b, seed=options.seed))
-    return 0
 
 
 def compare(a: Path, b: Path, seed: int = 0) -> str:

@@ -88,16 +88,6 @@ def check(roots: Sequence[Path], *, deep: bool, workers: int, bad_files: Path | 
     return sorted(findings, key=lambda finding: roots.index(finding.root))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("roots", type=Path, nargs="+", metavar="ROOT", help="folder of an image set")
-    parser.add_argument("--deep", action="store_true", help="decode every file, not a few of each split")
-    parser.add_argument(
-        "--workers", type=int, default=None, metavar="N", help="processes of --deep (default: all cores)"
-    )
-    parser.add_argument("--bad-files", type=Path, default=None, metavar="FILE", help="list unreadable images (--deep)")
-
-
 def command(options: argparse.Namespace) -> int:
     """Print what `check` finds, grouped by root; 1 if any of it is an error.
 

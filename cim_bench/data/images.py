@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import struct
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,26 +19,13 @@ from timm.data import create_dataset
 from timm.data.readers import create_reader
 from torch.utils.data import Dataset
 
+from cim_bench.data.decode import UNREADABLE
 from cim_bench.data.photo_shifts import SHIFTS, photo_shift
 from cim_bench.data.photos import photos
+from cim_bench.data.recognise import SPLIT_NAMES
 from cim_bench.data.webdataset import WebDatasetReader
 from cim_bench.recipe import Data
 from cim_bench.record import stable_hash
-
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "validate")}
-
-# What Pillow raises on damaged files.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    TypeError,
-    struct.error,
-    tarfile.TarError,
-    Image.DecompressionBombError,
-)
 
 
 class ImageError(ValueError):

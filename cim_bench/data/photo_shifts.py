@@ -53,7 +53,8 @@ def sketch(image: Image.Image, _draw: random.Random) -> Image.Image:
     grey = image.convert("L")
     blurred = ImageChops.lighter(grey.filter(ImageFilter.GaussianBlur(PENCIL)), Image.new("L", grey.size, 1))
     lines = ImageMath.lambda_eval(lambda a: a["min"](a["g"] * 255 / a["b"], 255), g=grey, b=blurred)
-    return lines.convert("L").convert("RGB")
+    made: Image.Image = lines.convert("L").convert("RGB")
+    return made
 
 
 SHIFTS: Mapping[str, Callable[[Image.Image, random.Random], Image.Image]] = {

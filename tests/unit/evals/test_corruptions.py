@@ -13,9 +13,10 @@ from PIL import Image
 from cim_bench.backbone import Backbone, load_backbone
 from cim_bench.context import Context
 from cim_bench.data.images import ImageSet
-from cim_bench.evals.corrupt import CORRUPTIONS
+from cim_bench.data.recognise import CORRUPTIONS as RECOGNISED
+from cim_bench.evals.corrupt import CORRUPTIONS, SEVERITIES
 from cim_bench.evals.corrupt.write import write_corrupted
-from cim_bench.evals.corruptions import SEVERITIES, Corruptions
+from cim_bench.evals.corruptions import Corruptions
 from cim_bench.evals.finetune import make_classifier
 from cim_bench.recipe import Arch, Data, Machine, RandomInit
 from cim_bench.subjects import random_checkpoint
@@ -88,7 +89,7 @@ def test_grouped_folders_are_the_same_set(released: Path, model: Backbone, ctx: 
 def test_a_missing_severity_is_named(released: Path, model: Backbone, ctx: Context, tmp_path: Path) -> None:
     shutil.copytree(released, tmp_path / "c")
     shutil.rmtree(tmp_path / "c" / "fog" / "3")
-    with pytest.raises(ValueError, match="lacks 1 of 75 folders CORRUPTION/SEVERITY, e.g. fog/3"):
+    with pytest.raises(ValueError, match=r"lacks 1 of 75 folders CORRUPTION/SEVERITY, e\.g\. fog/3"):
         from_files(tmp_path / "c").check(model, ctx)
 
 
@@ -131,3 +132,7 @@ def test_generated_rows_are_those_of_the_files_that_data_corrupt_writes(
 def test_a_generated_record_says_so(model: Backbone, ctx: Context) -> None:
     list(Corruptions(source="generated", crop_pct=1.0, subset=0).run(model, ctx))
     assert "generated on the fly" in ctx.warnings[0]
+
+
+def test_the_check_knows_the_same_fifteen() -> None:
+    assert {name for names in RECOGNISED.values() for name in names} == set(CORRUPTIONS)

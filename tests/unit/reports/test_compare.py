@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cim_bench import cli
 from cim_bench.record import Record, write_records
-from cim_bench.reports.compare import add_arguments, command, compare
+from cim_bench.reports.compare import compare
 from cim_bench.reports.corruption import VARIANTS, image_mce
 from cim_bench.reports.paired import paired_bootstrap
 
@@ -120,7 +120,7 @@ def test_bad_folders_are_one_sentence(subjects: tuple[Path, Path], write_job: Wr
 
 
 def test_command(subjects: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    assert command(parser.parse_args([str(subjects[0]), str(subjects[1]), "--seed", "3"])) == 0
+    assert cli.main(["compare", str(subjects[0]), str(subjects[1]), "--seed", "3"]) == 0
     assert capsys.readouterr().out == compare(*subjects, seed=3) + "\n"
+    assert cli.main(["compare", str(subjects[0]), str(subjects[0] / "missing")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
