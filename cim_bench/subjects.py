@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,9 +106,10 @@ def protocol_info(evaluator: Evaluator, *, partial: bool = False) -> ProtocolInf
 
 
 def _knobs(evaluator: Evaluator) -> dict[str, Any]:
-    """Settings without the sets an evaluator reads: their content counts (`Evaluator.reads`), not their place."""
-    sets = {f.name for f in dataclasses.fields(evaluator) if isinstance(getattr(evaluator, f.name), Data)}  # type: ignore[arg-type]
-    return {name: value for name, value in settings(evaluator).items() if name not in sets}
+    """Settings, with the name alone of a set that an evaluator reads: its content counts elsewhere, its place never."""
+    knobs: dict[str, Any] = settings(evaluator)
+    own = {name: value for name, value in vars(evaluator).items() if isinstance(value, Data)}
+    return {**knobs, **{name: {"name": data.name} for name, data in own.items()}}
 
 
 def _difference(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

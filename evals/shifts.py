@@ -64,7 +64,7 @@ class Shift(SetEvaluator):
             class_indices(folders, model.classes, self.data.name)
         elif model.classes != imagenet_wnids():
             raise ValueError(
-                f"{self.data.name} is labelled by number among ImageNet-1k's 1,000 classes in the order of their wnids, "
+                f"{self.data.name} is labelled by number among ImageNet-1k's 1,000 classes, in the order of wnids, "
                 f"and the classifier has {len(model.classes)} others; give one of these 1,000"
             )
 

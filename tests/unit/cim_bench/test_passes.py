@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -224,3 +225,20 @@ def test_parts_hold_every_image_once(val_set: ImageSet, subset: int, size: int) 
     assert len(ids) == 24
     assert [part.subset for part in parts].count(True) == (0 < subset < 24)
     assert len({part.name for part in parts}) == len(parts)
+
+
+def test_the_place_of_a_set_is_not_part_of_the_protocol_but_its_content_is(
+    benchmark: Benchmark, tmp_path: Path
+) -> None:
+    """Moved, it is the same measurement; with another image, another one."""
+    source = benchmark.evaluators["shift"]
+    assert isinstance(source, Shift)
+    shutil.copytree(source.data.root, tmp_path / "moved")
+    moved = replace(source, data=replace(source.data, root=str(tmp_path / "moved")))
+    one = {"one": benchmark.subjects["one"]}
+    runs = [replace(benchmark, subjects=one, evaluators={"shift": e}) for e in (source, moved)]
+    assert Runner(runs[0], tmp_path / "out").run()["one/shift"].status == "done"
+    assert Runner(runs[1], tmp_path / "out").run()["one/shift"].status == "skipped"
+    next((tmp_path / "moved" / "val" / "chelsea").iterdir()).unlink()
+    assert Runner(runs[1], tmp_path / "out").run()["one/shift"].status == "done"
+    assert len(list((tmp_path / "out" / "one").glob("shift-*"))) == 2
