@@ -196,7 +196,8 @@ def load_robustbench() -> Any:
     robustbench 1.1.1 requires ``pyautoattack`` and imports ``autoattack``, as the package was called before PyPI.
 
     Raises:
-        ValueError: Naming the extra, if a package is missing.
+        ValueError: Naming the extra, if a package is missing; naming the remedy, if torchattacks is in the way: its
+            wheel holds an old ``robustbench`` without ``benchmark``, and whichever is installed last stays.
     """
     try:
         import pyautoattack
@@ -207,6 +208,11 @@ def load_robustbench() -> Any:
         from robustbench import eval as library
     except ImportError as error:  # pkg_resources, too: setuptools 81 dropped it
         raise ValueError(f"robustbench does not run here ({error}): pip install 'cim-bench[robustbench]'") from error
+    if not hasattr(library, "benchmark"):
+        raise ValueError(
+            "torchattacks has put its own old robustbench over the real one: "
+            "pip install --force-reinstall --no-deps robustbench==1.1.1"
+        )
     return library
 
 

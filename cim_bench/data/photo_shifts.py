@@ -20,7 +20,7 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageMath, ImageOp
 from cim_bench.data.photos import intact, photos, write_manifest
 
 VERSION = 1  # raise it whenever other pixels come out
-WINDOW = (0.6, 0.85)  # side of what photos-a keeps, as a share of the crop's
+WINDOW = (0.55, 0.78)  # side of what photos-a keeps, as a share of the crop's
 TILT = 15.0  # degrees, to either side
 LIGHT = (0.6, 1.7)  # exponent of photos-a's tone curve
 BITS = 3  # a channel, of photos-r
@@ -33,8 +33,9 @@ def variation(image: Image.Image, draw: random.Random) -> Image.Image:
     size = image.size
     tilted = image.rotate(draw.uniform(-TILT, TILT), Image.Resampling.BICUBIC)
     side = round(size[0] * draw.uniform(*WINDOW))
-    # within the disc that no tilt can leave, so that no filled corner shows
-    slack = max(0.0, (size[0] / 1.23 - side) / 2)
+    # A square tilted by 15 degrees holds an upright one of 1 / (cos 15 + sin 15) = 1 / 1.225 of its side: a window
+    # within that, and two pixels of bicubic filter, shows no filled corner.
+    slack = max(0.0, (size[0] / 1.225 - 2 - side) / 2)
     left = round((size[0] - side) / 2 + draw.uniform(-slack, slack))
     top = round((size[1] - side) / 2 + draw.uniform(-slack, slack))
     window = tilted.crop((left, top, left + side, top + side)).resize(size, Image.Resampling.BICUBIC)

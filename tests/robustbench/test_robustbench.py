@@ -306,6 +306,12 @@ def test_autoattacks_doubts_become_footnotes(job: Job) -> None:
     assert sum("with zero gradient" in sentence for sentence in context.warnings) == 1
 
 
+def test_the_old_copy_that_torchattacks_ships_is_recognised(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(library, "benchmark")  # commented out in it
+    with pytest.raises(ValueError, match="pip install --force-reinstall --no-deps robustbench"):
+        load_robustbench()
+
+
 def test_pins_are_the_gates_but_for_robustbenchs_own() -> None:
     here = Path(__file__).parents[2]
     gate, own = (
