@@ -206,7 +206,9 @@ def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False) -> 
     runner = Runner(benchmark, output)
     if plan:
         for job in make_plan(benchmark):
-            print(f"{runner.status(job):9s} {job.name}" + (f"  (after {', '.join(job.needs)})" if job.needs else ""))
+            state, _, reason = runner.status(job).partition(": ")
+            after = f"after {', '.join(job.needs)}" if job.needs else ""
+            print(f"{state:9s} {job.name}" + (f"  ({reason or after})" if reason or after else ""))
         return 0
     results = runner.run()
     failed = [result for result in results.values() if result.status in ("failed", "blocked")]

@@ -136,13 +136,16 @@ class Runner:
         return JobResult(job=job, status=status)
 
     def status(self, job: Job) -> str:
-        """How a job stands: ``finished``, ``partial``, ``to do``, or ``waits`` for a checkpoint not made yet."""
+        """How a job stands: ``finished``, ``partial``, ``to do``, ``waits`` for a checkpoint, or ``missing: WHAT``."""
         if job.kind == "pretrain":
             folder = self.subjects.pretraining(job.subject)[1]
             return "finished" if (folder / "checkpoint" / "meta.json").exists() else "to do"
         if any(self.status(j) != "finished" for j in make_plan(self.benchmark) if j.name in job.needs):
             return "waits"
-        folder = self.evaluation(job).folder
+        try:
+            folder = self.evaluation(job).folder
+        except (ValueError, OSError) as error:
+            return f"missing: {one_sentence(error)}"
         return "finished" if is_finished(folder) else "partial" if is_finished(folder / PARTIAL) else "to do"
 
     def fingerprint(self, evaluator: Evaluator) -> str:

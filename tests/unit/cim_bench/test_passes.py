@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cim_bench import cli
 from cim_bench import passes as passes_module
 from cim_bench.backbone import load_backbone
 from cim_bench.checkpoint import save_checkpoint
 from cim_bench.data.images import ImageSet
 from cim_bench.evals.adversarial import Adversarial
 from cim_bench.evals.corruptions import Corruptions
-from cim_bench.evals.finetune import make_classifier
+from cim_bench.evals.finetune import Finetune, make_classifier
 from cim_bench.evals.shifts import Shift
 from cim_bench.passes import split_parts, stratified_order
 from cim_bench.recipe import Arch, Benchmark, Data, FromCheckpoint, Machine, RandomInit
@@ -242,3 +243,19 @@ def test_the_place_of_a_set_is_not_part_of_the_protocol_but_its_content_is(
     next((tmp_path / "moved" / "val" / "chelsea").iterdir()).unlink()
     assert Runner(runs[1], tmp_path / "out").run()["one/shift"].status == "done"
     assert len(list((tmp_path / "out" / "one").glob("shift-*"))) == 2
+
+
+def test_the_plan_names_what_is_missing(
+    benchmark: Benchmark, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    evaluators = {"c": Corruptions(data=Data(name="imagenet-c", root=str(tmp_path / "no"))), **benchmark.evaluators}
+    subjects = {"one": benchmark.subjects["one"], "gone": FromCheckpoint(path=str(tmp_path / "gone"))}
+    planned = replace(benchmark, subjects=subjects, evaluators={**evaluators, "finetune": Finetune()})
+    assert cli.run_benchmark(planned, tmp_path / "out", plan=True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        f"missing   one/c  ({tmp_path / 'no'} lacks 75 of 75 folders CORRUPTION/SEVERITY, e.g. gaussian_noise/1"
+        in lines[0]
+    )
+    assert "to do     one/attacks" in lines
+    assert any(line.startswith(f"missing   gone/finetune  ({tmp_path / 'gone'} is not a cim-bench") for line in lines)
