@@ -20,6 +20,7 @@ EVALUATORS: Mapping[str, str] = {
     "finetune": "cim_bench.evals.finetune:Finetune",
     "knn": "cim_bench.evals.knn:KNN",
     "linear_probe": "cim_bench.evals.linear_probe:LinearProbe",
+    "robustbench": "cim_bench.evals.robustbench:RobustBench",
     "shifts": "cim_bench.evals.shifts:Shift",
 }
 EXECUTORS: Mapping[str, str] = {"local": "cim_bench.executors.local:LocalExecutor"}

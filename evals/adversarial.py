@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torchattacks
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -155,8 +154,12 @@ def attack_class(name: str) -> Any:
     """A class of torchattacks by its name, in any case.
 
     Raises:
-        ValueError: Listing the choices.
+        ValueError: Listing the choices; or because torchattacks is not installed.
     """
+    try:
+        import torchattacks  # an extra: only this protocol needs it
+    except ModuleNotFoundError as error:
+        raise ValueError(f"attacks need {error.name}: pip install 'cim-bench[attacks]'") from error
     known = {kind.lower(): kind for kind in torchattacks.__all__}
     if name.lower() not in known:
         raise ValueError(f"torchattacks has no attack {name!r}; choose one of {', '.join(sorted(known))}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cim_bench.backbone import Backbone
+from cim_bench.data.released import expected_images
 
 
 def class_indices(folders: Sequence[str], classes: Sequence[str], what: str) -> Tensor:
@@ -36,6 +37,13 @@ def class_indices(folders: Sequence[str], classes: Sequence[str], what: str) -> 
             "give a classifier of these classes"
         )
     return torch.tensor([place[name] for name in folders])
+
+
+def count_notes(name: str, n: int) -> list[str]:
+    """A remark where a set goes by a released one's name and holds, or was measured on, another number of images."""
+    expected = expected_images(name)
+    known = " or ".join(f"{count:,}" for count in expected)
+    return [f"{n:,} images, where {name} has {known}"] if expected and n not in expected else []
 
 
 def predict(model: Backbone, images: Tensor, folders: Sequence[str]) -> Tensor:

@@ -19,8 +19,9 @@ from cim_bench.context import Context
 from cim_bench.data.images import ImageSet
 from cim_bench.data.recognise import CORRUPTIONS as RELEASED
 from cim_bench.data.transforms import EvalTransform, StoredPixels
-from cim_bench.evals.classes import class_indices, predict
+from cim_bench.evals.classes import class_indices, count_notes, predict
 from cim_bench.evals.corrupt import CORRUPTIONS, SEVERITIES, corrupt_as_released, frost_source
+from cim_bench.evals.corrupt.write import MANIFEST
 from cim_bench.inference import Batch, Transform
 from cim_bench.passes import Part, split_parts
 from cim_bench.recipe import Data, SetEvaluator
@@ -142,5 +143,8 @@ class Corruptions(SetEvaluator):
             ctx.warnings.append("corruptions generated on the fly, not the released files")
             if frost_source() != "published":
                 ctx.warnings.append("frost with a procedural texture instead of the published photographs")
+        elif (Path(self.data.root) / MANIFEST).exists():
+            ctx.warnings.append(f"files made by cim-bench data corrupt, not the released ones of {self.data.name}")
+        ctx.warnings.extend(count_notes(benchmark, max(n for _, n in tally.values())))
         for variant, (right, n) in tally.items():
             yield Measurement(benchmark=benchmark, split="test", metric="top1", value=right / n, n=n, variant=variant)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from timm.data.mixup import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from cim_bench.backbone import Backbone, load_exact
@@ -20,6 +19,11 @@ from cim_bench.inference import run_models
 from cim_bench.recipe import Evaluator, Training, settings
 from cim_bench.record import Measurement
 from cim_bench.training import Augmented, clear_resume, fit
+
+try:
+    from timm.optim import param_groups_layer_decay
+except ImportError:  # before timm 1.0.10
+    from timm.optim.optim_factory import param_groups_layer_decay
 
 
 def cim_finetune_training(epochs: int = 100) -> Training:

@@ -22,7 +22,7 @@ from cim_bench.context import Context
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.data.wnids import imagenet_wnids
-from cim_bench.evals.classes import class_indices, predict
+from cim_bench.evals.classes import class_indices, count_notes, predict
 from cim_bench.inference import Batch
 from cim_bench.passes import Part, split_parts
 from cim_bench.recipe import Data, SetEvaluator
@@ -103,6 +103,7 @@ class Shift(SetEvaluator):
 
     def measure(self, tally: Mapping[str, tuple[int, int]], ctx: Context) -> Iterator[Measurement]:
         """Top-1 on the set, and on the clean images of its classes."""
+        ctx.warnings.extend(count_notes(self.data.name, tally[""][1]))
         for variant, (right, n) in tally.items():
             yield Measurement(
                 benchmark=self.data.name, split="test", metric="top1", value=right / n, n=n, variant=variant

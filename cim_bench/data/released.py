@@ -34,6 +34,13 @@ RELEASES = {
     ("ADE20K", "train"): Release((20_210,), None, "ADEChallengeData2016.zip"),
     ("ADE20K", "val"): Release((2_000,), None, "ADEChallengeData2016.zip"),
 }
+
+
+def expected_images(name: str) -> tuple[int, ...]:
+    """How many images a released set has, by the name that records use, e.g. ``imagenet-a``; empty if none is."""
+    return next((r.images for (kind, split), r in RELEASES.items() if kind.lower() == name and not split), ())
+
+
 CLASSES: dict[str, Callable[[], tuple[str, ...]]] = {
     "ImageNet-1k": imagenet_wnids,
     "ImageNet-A": imagenet_a_wnids,

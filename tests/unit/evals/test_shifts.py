@@ -13,7 +13,7 @@ from torch import Tensor
 from cim_bench.backbone import Backbone
 from cim_bench.context import Context
 from cim_bench.data.wnids import imagenet_a_wnids, imagenet_r_wnids, imagenet_wnids
-from cim_bench.evals.classes import class_indices
+from cim_bench.evals.classes import class_indices, count_notes
 from cim_bench.evals.shifts import Shift, real_labels
 from cim_bench.recipe import Arch, Data, Machine, RandomInit
 from cim_bench.recipes.shifts import imagenet_a, imagenet_r, imagenet_real, imagenet_sketch, imagenet_v2
@@ -140,7 +140,7 @@ def test_ten_classes_on_imagenet_a_are_refused(tiny_arch: Arch, photo: Path, ctx
     ):
         Shift(data=replace(data, name="imagenet-a")).check(model, ctx)
     for labels in ("index", "real"):
-        with pytest.raises(ValueError, match="1,000 classes in the order of their wnids"):
+        with pytest.raises(ValueError, match="1,000 classes, in the order of wnids"):
             Shift(data=data, labels=labels).check(model, ctx)
 
 
@@ -150,6 +150,16 @@ def test_custom_sets_go_by_their_own_names(tiny_arch: Arch, photo: Path, ctx: Co
     assert score(Shift(data=data, crop_pct=1.0), model, ctx) == {"": (1 / 2, 2)}
     with pytest.raises(ValueError, match=r"e\.g\. sun, are not among the classifier's 3"):
         class_indices(("moon", "sun"), model.classes, "drawings")
+
+
+def test_another_number_of_images_under_a_released_name_is_noted(
+    tiny_arch: Arch, photo: Path, ctx: Context, tmp_path: Path
+) -> None:
+    data = folders(tmp_path / "imagenet-r", photo, imagenet_r_wnids())
+    score(Shift(data=data, crop_pct=1.0), favourite(tiny_arch, 1), ctx)
+    assert ctx.warnings == ["200 images, where imagenet-r has 30,000"]
+    assert count_notes("imagenet-sketch", 50_000) == count_notes("imagenet-sketch", 50_889) == []
+    assert count_notes("photos-r", 450) == []
 
 
 def test_named_sets() -> None:
