@@ -31,8 +31,9 @@ def cifar10() -> Benchmark:
     """CIM against random weights on CIFAR-10, through k-NN and linear probing.
 
     Command: ``cim-bench run cifar10 --data.root CIFAR10 --subjects.CIM.data.root CIFAR10``, where CIFAR10 is an
-    ImageFolder with ``train`` and ``test``, or ``torch/cifar10``. Hardware: one small GPU, or a CPU and patience;
-    time not measured by us. Expected: no figure yet.
+    ImageFolder with ``train`` and ``test``, or ``torch/cifar10``. Hardware: one small GPU, or a CPU and patience:
+    72 minutes on one busy core. Expected (docs/results/cifar10.md): k-NN at k=20 47.0 against 32.6 %, linear 51.9
+    against 38.9 %.
     """
     data = Data(name="cifar10", root="torch/cifar10", val_split="test")
     machine = Machine(workers=1, micro_batch=256, save_every_s=60)
