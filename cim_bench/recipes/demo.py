@@ -43,7 +43,7 @@ def demo() -> Benchmark:
         data=PHOTOS,
         machine=machine,
         training=Training(
-            epochs=20,
+            epochs=14,
             warmup_epochs=2,
             effective_batch=64,
             base_lr=2e-3,
@@ -74,7 +74,7 @@ def demo() -> Benchmark:
                 crop_pct=1.0,
                 drop_path=0.0,
                 training=Training(
-                    epochs=6,
+                    epochs=4,
                     warmup_epochs=1,
                     effective_batch=64,
                     base_lr=2e-3,
