@@ -96,7 +96,7 @@ class Runner:
                 self._record_failure(job, f"blocked: {', '.join(job.needs)} failed")
             waiting = [j for j in waiting if j.name not in self.results]
             ready = [j for j in waiting if all(self._ended(n, ("done", "skipped")) for n in j.needs)]
-            for result in executor.execute(self._groups(ready), self.run_jobs):
+            for result in executor.execute(self._groups(self._without_early(ready, waiting)), self.run_jobs):
                 self.results[result.job.name] = result
                 if is_main():
                     print(f"{result.status:8s}{result.job.name} {result.error}".rstrip(), file=sys.stderr, flush=True)
@@ -106,12 +106,19 @@ class Runner:
     def _ended(self, name: str, statuses: tuple[Status, ...]) -> bool:
         return name in self.results and self.results[name].status in statuses
 
+    def _is_shared(self, job: Job) -> bool:
+        return isinstance(self.benchmark.evaluators.get(job.evaluator), SetEvaluator)
+
+    def _without_early(self, ready: Sequence[Job], waiting: Sequence[Job]) -> list[Job]:
+        """Ready jobs, but for those that can share a pass with a job that is not ready yet."""
+        late = {job.evaluator for job in waiting if job not in ready and self._is_shared(job)}
+        return [job for job in ready if job.evaluator not in late]
+
     def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Jobs that can share one pass over their images stay together: one evaluator, all subjects."""
         groups: dict[str, list[Job]] = {}
         for job in jobs:
-            shared = isinstance(self.benchmark.evaluators.get(job.evaluator), SetEvaluator)
-            groups.setdefault(f"evaluator {job.evaluator}" if shared else job.name, []).append(job)
+            groups.setdefault(f"evaluator {job.evaluator}" if self._is_shared(job) else job.name, []).append(job)
         return list(groups.values())
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:

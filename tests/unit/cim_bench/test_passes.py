@@ -21,7 +21,7 @@ from cim_bench.evals.corruptions import Corruptions
 from cim_bench.evals.finetune import Finetune, make_classifier
 from cim_bench.evals.shifts import Shift
 from cim_bench.passes import split_parts, stratified_order
-from cim_bench.recipe import Arch, Benchmark, Data, FromCheckpoint, Machine, RandomInit
+from cim_bench.recipe import Arch, Benchmark, Data, FromCheckpoint, Machine, RandomInit, Training
 from cim_bench.record import Record, read_records
 from cim_bench.runner import Runner
 from cim_bench.subjects import random_checkpoint
@@ -90,6 +90,23 @@ def test_each_image_is_decoded_once_for_all_models(benchmark: Benchmark, reads: 
         Runner(replace(benchmark, subjects={name: source}), tmp_path / name).run()
         alone |= numbers(tmp_path / name)
     assert numbers(tmp_path / "all") == alone
+
+
+def test_a_pass_waits_for_classifiers_that_are_still_to_be_tuned(
+    benchmark: Benchmark, tiny_arch: Arch, reads: Counter[str], tmp_path: Path
+) -> None:
+    subjects = {"given": benchmark.subjects["one"], "tuned": RandomInit(arch=tiny_arch)}
+    tuning = Finetune(training=Training(epochs=1, effective_batch=16, base_lr=1e-3), crop_pct=1.0)
+    evaluators = {"shift": benchmark.evaluators["shift"], "finetune": tuning}
+    results = Runner(replace(benchmark, subjects=subjects, evaluators=evaluators), tmp_path).run()
+    assert {name: r.status for name, r in results.items()} == {
+        "given/shift": "done",
+        "tuned/finetune": "done",
+        "tuned/shift": "done",
+    }
+    shifted = {name: count for name, count in reads.items() if name.startswith("shifted/")}
+    assert len(shifted) == 24
+    assert set(shifted.values()) == {1}
 
 
 def test_a_new_subject_joins_without_touching_the_others(
