@@ -10,8 +10,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cim_bench.reports.derive import mean_interval
-
 Flags: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -151,24 +149,6 @@ def image_relative_mce(wrong: Mapping[str, Flags], clean: Flags) -> Floats:
     pairs = len(ALEXNET_ERRORS) * len(SEVERITIES)
     weights = {c: 1.0 / (pairs * (alexnet - ALEXNET_CLEAN_ERROR)) for c, alexnet in ALEXNET_ERRORS.items()}
     return _weighted(wrong, weights) - len(SEVERITIES) * fsum(weights.values()) * clean
-
-
-def mce_interval(wrong: Mapping[str, Flags], total: int | None = None) -> tuple[float, float]:
-    """95 % interval of mCE over the images, which carry all 75 corruptions of themselves and are the sampling unit.
-
-    mCE is the mean of independent `image_mce` shares, so a normal interval of a mean holds: the 75 outcomes of one
-    image are correlated, and a binomial interval over all of them would be far too narrow. A subset stratified by
-    class varies a little less than this says.
-
-    Args:
-        wrong: As for `image_mce`, at least two images.
-        total: Images of the whole set, if these are a random part of it; then the interval is for the whole set's mCE.
-
-    Raises:
-        ValueError: As in `image_mce` and `cim_bench.reports.derive.mean_interval`.
-    """
-    low, high = mean_interval(image_mce(wrong), total)
-    return max(0.0, low), high
 
 
 def _weighted(wrong: Mapping[str, Flags], weights: Mapping[str, float]) -> Floats:

@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 
 from cim_bench.record import Record
-from cim_bench.reports.corruption import ALEXNET_ERRORS, VARIANTS, by_corruption, mce, mce_interval, relative_mce
+from cim_bench.reports.corruption import ALEXNET_ERRORS, VARIANTS, by_corruption, image_mce, mce, relative_mce
 from cim_bench.reports.corruption_rows import base_of, is_generated, with_corruption_summaries
 from cim_bench.reports.derive import mean_interval
 from cim_bench.reports.frames import INTERVAL, flat_records, records_frame
 
 Write = Callable[..., list[Record]]
 JOB = {"evaluator": "corruptions", "benchmark": "photos-c-generated", "split": "test"}
+
+
+def mce_interval(wrong: Any, total: int | None = None) -> tuple[float, float]:
+    """Of the mean of the images' shares, as the rows of the report have it."""
+    low, high = mean_interval(image_mce(wrong), total)
+    return max(0.0, low), high
 
 
 def flags(n: int = 40, seed: int = 0, *, clean: bool = True) -> dict[str, Any]:
