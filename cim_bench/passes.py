@@ -89,8 +89,9 @@ def _is_kept(part: Part, ctx: Context) -> bool:
     file = outcomes_file(ctx.folder, part.name)
     if not file.exists():
         return False
-    if read_outcomes(file).num_rows != len(part.images):
-        raise ValueError(f"{file} does not hold {len(part.images)} images; delete it and run the same command again")
+    ids = [part.images.image_id(i) for i in range(len(part.images))]
+    if read_outcomes(file)["id"].to_pylist() != ids:  # parts cut otherwise would count images twice, or never
+        raise ValueError(f"{file} holds other images than this part's {len(ids)}; delete it and run again")
     return True
 
 

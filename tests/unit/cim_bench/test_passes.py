@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,6 +180,20 @@ def test_damaged_outcomes_are_named_and_nothing_is_lost(
     assert {path: path.read_bytes() for path in others} == others
     file.unlink()
     assert Runner(benchmark, tmp_path).run()["one/attacks"].status == "done"
+
+
+def test_outcomes_of_other_images_are_refused(benchmark: Benchmark, tmp_path: Path) -> None:
+    """As many rows, but one image of another part: it would count twice, and another never."""
+    Runner(benchmark, tmp_path).run()
+    (folder,) = (tmp_path / "one").glob("attacks-*")
+    (folder / "records.jsonl").unlink()
+    file = folder / "outcomes" / "images-000.parquet"
+    table = pq.read_table(file)
+    ids = table["id"].to_pylist()
+    pq.write_table(table.set_column(0, "id", pa.array([ids[1], *ids[1:]])), file)
+    result = Runner(benchmark, tmp_path).run()["one/attacks"]
+    assert result.status == "failed"
+    assert f"{file} holds other images than this part's 24" in result.error
 
 
 def test_a_subset_first_and_the_whole_later(benchmark: Benchmark, reads: Counter[str], tmp_path: Path) -> None:
