@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint
 from cim_bench.recipe import Arch
 
+SIZED = ("vit", "beit")  # families whose positions belong to an input size
 Feature = Literal["cls", "mean_patch", "pool"]
 
 
@@ -89,7 +90,7 @@ def create_net(arch: Arch, **model_args: Any) -> Any:
     if not timm.is_model(arch.name):
         near = difflib.get_close_matches(arch.name, timm.list_models(), n=8)
         raise ValueError(f"timm has no architecture {arch.name!r}; near ones are {', '.join(near) or 'none'}")
-    if arch.name.startswith("vit"):
+    if arch.name.startswith(SIZED):
         model_args.setdefault("img_size", arch.image_size)
     try:
         return timm.create_model(arch.name, pretrained=False, **{**arch.options, **model_args})

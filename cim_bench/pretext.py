@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -18,6 +19,14 @@ class PretextInputs(Protocol):
     def __call__(self, image: Image.Image) -> dict[str, Tensor]:
         """Tensors of one sample, stacked by the loader."""
         ...
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a figure: uint8 (3, H, W), and what stands above it."""
+
+    image: Tensor
+    title: str = ""
 
 
 class PretextModel(nn.Module):
@@ -48,4 +57,9 @@ class PretextModel(nn.Module):
         Raises:
             ValueError: If the method keeps no EMA encoder and one is asked for.
         """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> list[list[list[Panel | None]]]:
+        """What ``cim-bench visualize`` draws: for each image its lines of panels; ``None`` leaves a place empty."""
         raise NotImplementedError

@@ -222,9 +222,27 @@ class Pretraining:
 
 @dataclass(frozen=True, kw_only=True)
 class FromCheckpoint:
-    """A subject whose checkpoint exists already."""
+    """A subject whose checkpoint exists already.
 
-    path: str
+    Attributes:
+        path: A checkpoint folder of ours, a public file (``.pth``, ``.safetensors``), or ``timm:NAME``. Empty: nobody
+            gave one; its row shows the published figures and dashes.
+        method: What it must be, e.g. ``MAE``; a file of another method is refused. Names the method where the
+            file does not tell (timm and torchvision state dicts). Empty: whatever the file is.
+        arch: Architecture it must have, e.g. ``vit_small_patch16_224``; needed where shapes do not tell it.
+        image_size: Input size; positions are resampled to it. ``None``: the checkpoint's own.
+        epochs: Pre-training epochs, where the file does not tell.
+        published: Where the weights can be had, for ``--plan``.
+        allow_pickle: Load a file that is more than tensors. **It can run any code**: only for files you trust.
+    """
+
+    path: str = ""
+    method: str = ""
+    arch: str = ""
+    image_size: int | None = None
+    epochs: float | None = None
+    published: str = ""
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +261,7 @@ class Benchmark:
         name: Name of the default output folder.
         subjects: Rows.
         evaluators: Protocols, by the name their jobs carry.
+        only: For an evaluator that is not meant for all subjects, a pattern of their names, such as ``*ViT-B``.
         data: The image set that evaluators read unless they name their own.
         seed: Seed of every evaluation.
         executor: Registry name of what runs the jobs.
@@ -253,6 +272,7 @@ class Benchmark:
     subjects: dict[str, Pretraining | FromCheckpoint | RandomInit]
     evaluators: dict[str, Evaluator]
     data: Data
+    only: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
     executor: str = "local"
