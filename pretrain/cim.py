@@ -20,7 +20,6 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 from torchvision.transforms import RandomResizedCrop
 
-from cim_bench.backbone import create_net
 from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from cim_bench.data.transforms import to_uint8
 from cim_bench.pretext import Batch, PretextModel
@@ -35,6 +34,7 @@ from cim_bench.pretrain.exemplars import (
     sample_regions,
 )
 from cim_bench.pretrain.positions import resample_positions, sincos_positions
+from cim_bench.pretrain.vit import init_weights, patch_grid, plain_vit
 from cim_bench.recipe import Arch, Pretext
 
 
@@ -185,9 +185,9 @@ class CIMModel(PretextModel):
         super().__init__()
         self.settings, self.side = settings, arch.image_size
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
-        self.online: Any = plain_vit(arch)
+        self.online: Any = plain_vit(arch, CIM.method)
         dim, grid = self.online.embed_dim, self.online.patch_embed.grid_size[0]
-        self.grids = [_grid(size, arch, self.online) for size in (settings.context_size, settings.exemplar_size)]
+        self.grids = [patch_grid(size, arch, self.online) for size in (settings.context_size, settings.exemplar_size)]
         initialise(self.online, sincos_positions(dim, grid))
         for name, cells in zip(("context_positions", "exemplar_positions"), self.grids, strict=True):
             self.register_buffer(name, resample_positions(self.online.pos_embed.data, cells), persistent=False)
@@ -199,7 +199,7 @@ class CIMModel(PretextModel):
         self.decoder_pred = nn.Conv2d(width, 2, 1)
         self.register_buffer("upsampling", _upsampling(self.grids[0], settings.context_size), persistent=False)
         for part in (self.decoder_embed, self.decoder_block, self.decoder_norm):
-            part.apply(_init_weights)
+            part.apply(init_weights)
         nn.init.xavier_uniform_(self.decoder_pred.weight.view(2, width))
         nn.init.constant_(self.decoder_pred.bias, 0.0)  # type: ignore[arg-type]
         self.contrastive = ContrastiveHead(dim) if settings.sigma_cont else None
@@ -290,22 +290,9 @@ class CIMModel(PretextModel):
         return {**state, "cls_token": self.online.cls_token.detach()}
 
 
-def plain_vit(arch: Arch) -> Any:
-    """A timm ViT with class token, absolute positions and no head.
-
-    Raises:
-        ValueError: If the architecture is something else.
-    """
-    net = create_net(arch, num_classes=0)
-    parts = ("cls_token", "pos_embed", "blocks", "norm")
-    if any(getattr(net, part, None) is None for part in parts) or getattr(net, "num_prefix_tokens", 0) != 1:
-        raise ValueError(f"CIM pre-trains plain ViTs with a class token and absolute positions; {arch.name} is not one")
-    return net
-
-
 def initialise(net: Any, positions: Tensor) -> None:
     """Xavier linears, N(0, 0.02) class token, fixed sin-cos positions, frozen random patch projection."""
-    net.apply(_init_weights)
+    net.apply(init_weights)
     nn.init.normal_(net.cls_token, std=0.02)
     net.pos_embed.data.copy_(positions)
     net.pos_embed.requires_grad_(False)
@@ -314,25 +301,6 @@ def initialise(net: Any, positions: Tensor) -> None:
     nn.init.uniform_(proj.weight, -bound, bound)
     nn.init.zeros_(proj.bias)
     proj.requires_grad_(False)
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.LayerNorm):
-        nn.init.ones_(module.weight)
-        nn.init.zeros_(module.bias)
-
-
-def _grid(size: int, arch: Arch, net: Any) -> int:
-    patch = int(net.patch_embed.patch_size[0])
-    if size % patch:
-        raise ValueError(
-            f"size {size} does not divide by the patch of {patch} pixels of {arch.name}; choose a multiple"
-        )
-    return size // patch
 
 
 def _upsampling(grid: int, resolution: int) -> Tensor:
