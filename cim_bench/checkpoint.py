@@ -38,6 +38,7 @@ class Meta:
         classes: Folder names in label order, for a classifier.
         global_pool: timm's pooling, for a classifier.
         recipe: The resolved recipe.
+        passed: Settings of the pretext that differ from its defaults; a fine-tuned child keeps its parent's.
         key: Key of the job that made it.
         hash: Content hash of the weights; computed on saving.
     """
@@ -53,6 +54,7 @@ class Meta:
     classes: tuple[str, ...] = ()
     global_pool: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    passed: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
     hash: str = ""
     schema: int = SCHEMA_VERSION

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cim_bench import __version__, registry
 
 if TYPE_CHECKING:
-    from cim_bench.recipe import Benchmark
+    from cim_bench.recipe import Benchmark, FromCheckpoint
 
 EPILOG = """\
 examples:
@@ -20,6 +20,7 @@ examples:
   cim-bench pretrain cim_vit_base --data.root IMAGENET --training.epochs 100
   cim-bench evaluate runs/cim/checkpoint --evaluators knn linear_probe --data.root IMAGENET
   cim-bench run my_recipe.py --plan                 what would run, what is finished
+  cim-bench inspect mae_pretrain_vit_base.pth       what a public file is, key by key
   cim-bench report runs/demo                        the tables, again
 
 Every field of a recipe can be overridden by its dotted name; `cim-bench run RECIPE --help` lists them.
@@ -47,16 +48,23 @@ def build_parser() -> argparse.ArgumentParser:
     pretrain = add("pretrain", "Train a checkpoint by a recipe.", output="runs/RECIPE", fields=True)
     pretrain.add_argument("recipe", help="a recipe's name (see `cim-bench list`) or a .py file")
     evaluate = add("evaluate", "Measure checkpoints.", output="runs/evaluate", fields=True)
-    evaluate.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="checkpoint folders")
+    evaluate.add_argument(
+        "checkpoints", nargs="*", metavar="CHECKPOINT", help="folders of ours, public files, or timm:NAME"
+    )
+    _add_foreign(evaluate)
     evaluate.add_argument(
         "--evaluators", nargs="+", default=["knn", "linear_probe"], help="evaluators, or recipes of one"
     )
     evaluate.add_argument("--seed", type=int, default=0, help="of every random choice")
     run = add("run", "Run a benchmark: every subject through every evaluator.", output="runs/NAME", fields=True)
     run.add_argument("recipe", help="a recipe's name (see `cim-bench list`) or a .py file")
-    run.add_argument("--plan", action="store_true", help="print the jobs and their state, run nothing")
     demo = add("demo", "Pre-train and evaluate on real photographs, print the table.", output="runs/demo", fields=True)
-    demo.set_defaults(recipe="demo", plan=False)
+    demo.set_defaults(recipe="demo")
+    for command in (run, demo):
+        command.add_argument("--plan", action="store_true", help="print the jobs and what is missing, run nothing")
+    inspect = add("inspect", "Recognise a checkpoint: format, architecture, keys, features.")
+    inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder of ours, a public file, or timm:NAME")
+    _add_foreign(inspect)
     report = add("report", "Print and save the tables of finished runs.", output="RUNS")
     report.add_argument("runs", type=Path, metavar="RUNS", help="folder that holds records")
     visualize = add("visualize", "Draw what a checkpoint's pretext sees and predicts.")
@@ -73,6 +81,32 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(add("data", "Check image sets, or write a corrupted one."))
     add("list", "List recipes, pretexts, evaluators and executors.")
     return parser
+
+
+def _add_foreign(parser: argparse.ArgumentParser) -> None:
+    """What a public checkpoint cannot tell about itself."""
+    parser.add_argument("--method", default="", help="the method, where keys do not tell it; another one is refused")
+    parser.add_argument("--arch", default="", help="the architecture, where shapes do not tell it; others are refused")
+    parser.add_argument("--image-size", type=int, default=None, help="input size to resample positions to")
+    parser.add_argument("--epochs", type=float, default=None, help="pre-training epochs, where the file does not tell")
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="load a file that is more than tensors: IT CAN RUN ANY CODE, only for files you trust",
+    )
+
+
+def _foreign(options: argparse.Namespace, path: str) -> FromCheckpoint:
+    from cim_bench.recipe import FromCheckpoint
+
+    return FromCheckpoint(
+        path=path,
+        method=options.method,
+        arch=options.arch,
+        image_size=options.image_size,
+        epochs=options.epochs,
+        allow_pickle=options.allow_pickle,
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -166,8 +200,8 @@ def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
 def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """A benchmark of existing checkpoints and named evaluators."""
-    from cim_bench.checkpoint import read_meta
-    from cim_bench.recipe import Benchmark, Data, Evaluator, FromCheckpoint, load_recipe, override
+    from cim_bench.foreign import open_checkpoint
+    from cim_bench.recipe import Benchmark, Data, Evaluator, load_recipe, override
 
     def evaluator(name: str) -> Evaluator:
         made = (
@@ -182,10 +216,10 @@ def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
         return made
 
     if not options.checkpoints and "--help" not in fields:
-        raise ValueError("no checkpoint given; name one or more checkpoint folders")
-    for path in options.checkpoints:
-        read_meta(Path(path))
-    subjects = {str(path): FromCheckpoint(path=path) for path in options.checkpoints}
+        raise ValueError("no checkpoint given; name one or more checkpoint folders or files")
+    subjects = {path: _foreign(options, path) for path in options.checkpoints}
+    for source in subjects.values():
+        open_checkpoint(source)
     benchmark = Benchmark(
         name="evaluate",
         subjects=dict(subjects),
@@ -200,20 +234,16 @@ def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
 def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False) -> int:
     """Run it and print its tables; with `plan`, print its jobs instead."""
     from cim_bench.folders import is_main
-    from cim_bench.plan import make_plan
     from cim_bench.runner import Runner
 
     runner = Runner(benchmark, output)
     if plan:
-        for job in make_plan(benchmark):
-            state, _, reason = runner.status(job).partition(": ")
-            after = f"after {', '.join(job.needs)}" if job.needs else ""
-            print(f"{state:9s} {job.name}" + (f"  ({reason or after})" if reason or after else ""))
+        print(registry.load("cim_bench.outlook:outlook")(runner))
         return 0
     results = runner.run()
     failed = [result for result in results.values() if result.status in ("failed", "blocked")]
     if is_main():
-        if len(failed) < len(results):
+        if len(failed) < len(results) or not results:
             print_report(benchmark.report, output, output, runner.keys)
         for result in failed:
             print(f"cim-bench: {result.job.name} {result.status}: {result.error}", file=sys.stderr)
@@ -230,6 +260,12 @@ def command_report(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     print_report(
         "cim_cvpr2023", options.runs, options.output or (options.runs if options.runs.is_dir() else options.runs.parent)
     )
+    return 0
+
+
+def command_inspect(options: argparse.Namespace, _fields: Sequence[str]) -> int:
+    """What a checkpoint is, and what became of each of its keys."""
+    print(registry.load("cim_bench.inspect_checkpoint:inspect")(_foreign(options, options.checkpoint)))
     return 0
 
 
@@ -290,6 +326,7 @@ COMMANDS = {
     "demo": command_run,
     "report": command_report,
     "visualize": command_visualize,
+    "inspect": command_inspect,
     "compare": command_compare,
     "data": command_data,
     "list": command_list,

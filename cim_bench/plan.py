@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -33,38 +34,75 @@ class Job:
 def make_plan(benchmark: Benchmark) -> list[Job]:
     """All jobs of a benchmark, dependencies first.
 
-    An evaluator that needs a classifier waits for the subject's fine-tuning. A subject that is a classifier
-    itself goes straight to these; evaluators of backbones are left out where it has others.
+    An evaluator that needs a classifier waits for the subject's first fine-tuning. A subject that is a classifier
+    itself goes straight to these; evaluators of backbones are left out where it has others. A subject whose
+    checkpoint nobody gave has no jobs.
 
     Raises:
-        ValueError: If an evaluator needs a classifier and the benchmark has no ``finetune``.
+        ValueError: If an evaluator needs a classifier and the benchmark has no ``finetune`` for that subject, or if
+            `Benchmark.only` names an evaluator or subjects that do not exist.
     """
+    _check_only(benchmark)
     jobs: list[Job] = []
-    tuned = [name for name, e in benchmark.evaluators.items() if registry.name_of("evaluators", type(e)) == "finetune"]
-    ordered = sorted(benchmark.evaluators.items(), key=lambda item: item[1].needs == "classifier")
     for subject, source in benchmark.subjects.items():
+        if is_absent(source):
+            continue
         made: tuple[str, ...] = ()
         if isinstance(source, Pretraining):
             made = (f"{subject}/pretrain",)
             jobs.append(Job(name=made[0], kind="pretrain", subject=subject))
         is_classifier = isinstance(source, FromCheckpoint) and _kind(source) == "classifier"
-        fits = [(name, e) for name, e in ordered if e.needs == "classifier" or not is_classifier]
-        for name, evaluator in fits or ordered:
+        for name in _evaluators_of(benchmark, subject, is_classifier):
             head: tuple[str, ...] = ()
-            if evaluator.needs == "classifier" and not is_classifier:
-                if not tuned:
-                    raise ValueError(f"{name} needs a fine-tuned classifier; add a finetune evaluator to the benchmark")
-                head = (f"{subject}/{tuned[0]}",)
+            if benchmark.evaluators[name].needs == "classifier" and not is_classifier:
+                head = (f"{subject}/{_finetuning(benchmark, subject, name)}",)
             jobs.append(
                 Job(name=f"{subject}/{name}", kind="evaluate", subject=subject, evaluator=name, needs=made + head)
             )
     return jobs
 
 
+def is_absent(source: object) -> bool:
+    """True for a subject whose checkpoint nobody gave."""
+    return isinstance(source, FromCheckpoint) and not source.path
+
+
+def _is_meant_for(benchmark: Benchmark, evaluator: str, subject: str) -> bool:
+    return fnmatchcase(subject, benchmark.only.get(evaluator, "*"))
+
+
+def _evaluators_of(benchmark: Benchmark, subject: str, is_classifier: bool) -> list[str]:
+    """Names of the evaluators that a subject passes through, those of classifiers last."""
+    own = [name for name in benchmark.evaluators if _is_meant_for(benchmark, name, subject)]
+    own.sort(key=lambda name: benchmark.evaluators[name].needs == "classifier")
+    fits = [name for name in own if benchmark.evaluators[name].needs == "classifier" or not is_classifier]
+    return fits or own  # if none fits, all are planned and fail with a sentence
+
+
+def _finetuning(benchmark: Benchmark, subject: str, wanted_by: str) -> str:
+    """The fine-tuning whose classifier stands for a subject: the first that is meant for it."""
+    for name, evaluator in benchmark.evaluators.items():
+        if registry.name_of("evaluators", type(evaluator)) == "finetune" and _is_meant_for(benchmark, name, subject):
+            return name
+    raise ValueError(
+        f"{wanted_by} needs a fine-tuned classifier; add a finetune evaluator for {subject} to the benchmark"
+    )
+
+
+def _check_only(benchmark: Benchmark) -> None:
+    for name, pattern in benchmark.only.items():
+        if name not in benchmark.evaluators:
+            raise ValueError(f"only names {name!r}, which is no evaluator of {', '.join(benchmark.evaluators)}")
+        if not any(fnmatchcase(subject, pattern) for subject in benchmark.subjects):
+            raise ValueError(f"only[{name!r}] is {pattern!r}, which is no subject of {', '.join(benchmark.subjects)}")
+
+
 def _kind(source: FromCheckpoint) -> str:
-    """What a checkpoint says it is; a missing one is a backbone here, and fails when it is read."""
+    """What a checkpoint is; one that cannot be read is a backbone here, and fails when it is loaded."""
+    meta = Path(source.path) / "meta.json"
     try:
-        kind = json.loads((Path(source.path) / "meta.json").read_text())["kind"]
+        if meta.parent.is_dir():
+            return str(json.loads(meta.read_text())["kind"])
+        return str(registry.load("cim_bench.foreign:checkpoint_kind")(source))
     except (OSError, ValueError, KeyError):
         return "backbone"
-    return str(kind)

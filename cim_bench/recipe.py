@@ -84,6 +84,8 @@ class Training:
         layer_decay: Factor of the learning rate per layer below the head; ``None`` for one rate.
         clip_grad: Largest gradient norm, in every precision; ``None`` for no clipping.
         precision: Of forward and backward; weights are always fp32.
+        repeats: Times that an epoch shows each of its images, under different augmentations; an epoch stays as
+            long, and shows fewer images (repeated augmentation, 3 in RSB A2; timm, ``RepeatAugSampler``).
     """
 
     epochs: int
@@ -99,6 +101,7 @@ class Training:
     layer_decay: float | None = None
     clip_grad: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    repeats: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,7 @@ class SubjectInfo:
         epochs: Pre-training epochs; ``None`` where none apply.
         checkpoint: Content hash of the weights; empty for a published row.
         parent: Content hash of the checkpoint these weights were trained from; empty if there is none.
+        passed: Settings of the pretext that differ from the method's defaults.
     """
 
     name: str
@@ -99,6 +100,7 @@ class SubjectInfo:
     epochs: float | None = None
     checkpoint: str = ""
     parent: str = ""
+    passed: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

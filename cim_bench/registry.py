@@ -13,7 +13,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-PRETEXTS: Mapping[str, str] = {"cim": "cim_bench.pretrain.cim:CIM"}
+PRETEXTS: Mapping[str, str] = {
+    "cim": "cim_bench.pretrain.cim:CIM",
+    "mae": "cim_bench.pretrain.mae:MAE",
+    "simmim": "cim_bench.pretrain.simmim:SimMIM",
+}
 EVALUATORS: Mapping[str, str] = {
     "adversarial": "cim_bench.evals.adversarial:Adversarial",
     "corruptions": "cim_bench.evals.corruptions:Corruptions",

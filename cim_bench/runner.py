@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -81,6 +81,11 @@ class Runner:
     def __post_init__(self) -> None:
         self.subjects = Subjects(self.benchmark, self.output)
 
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """All jobs, dependencies first."""
+        return make_plan(self.benchmark)
+
     def run(self) -> dict[str, JobResult]:
         """Run every job whose needs are met, wave by wave.
 
@@ -89,7 +94,7 @@ class Runner:
         """
         check_writable(self.output)
         executor = registry.load(registry.target("executors", self.benchmark.executor))()
-        waiting = make_plan(self.benchmark)
+        waiting = self.jobs
         while waiting:
             for job in [j for j in waiting if any(self._ended(n, ("failed", "blocked")) for n in j.needs)]:
                 self.results[job.name] = JobResult(job=job, status="blocked", error=f"needs {' and '.join(job.needs)}")
@@ -144,12 +149,13 @@ class Runner:
 
     def status(self, job: Job) -> str:
         """How a job stands: ``finished``, ``partial``, ``to do``, ``waits`` for a checkpoint, or ``missing: WHAT``."""
-        if job.kind == "pretrain":
-            folder = self.subjects.pretraining(job.subject)[1]
-            return "finished" if (folder / "checkpoint" / "meta.json").exists() else "to do"
-        if any(self.status(j) != "finished" for j in make_plan(self.benchmark) if j.name in job.needs):
-            return "waits"
         try:
+            if job.kind == "pretrain":
+                folder = self.subjects.pretraining(job.subject)[1]
+                return "finished" if (folder / "checkpoint" / "meta.json").exists() else "to do"
+            self.fingerprint(self.benchmark.evaluators[job.evaluator])
+            if any(self.status(j) != "finished" for j in self.jobs if j.name in job.needs):
+                return "waits"
             folder = self.evaluation(job).folder
         except (ValueError, OSError) as error:
             return f"missing: {one_sentence(error)}"
@@ -178,7 +184,7 @@ class Runner:
         """
         evaluator, checkpoint = self.benchmark.evaluators[job.evaluator], self.subjects.checkpoint(job.subject)
         if evaluator.needs == "classifier" and checkpoint.meta.kind == "backbone":
-            tuned = next(j for j in make_plan(self.benchmark) if j.name == job.needs[-1])
+            tuned = next(j for j in self.jobs if j.name == job.needs[-1])
             checkpoint = load_checkpoint(self.evaluation(tuned).folder / CLASSIFIER)
         if evaluator.needs == "backbone" and checkpoint.meta.kind == "classifier":
             raise ValueError(

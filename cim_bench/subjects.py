@@ -40,7 +40,7 @@ class Subjects:
             if isinstance(source, Pretraining):
                 self._loaded[subject] = load_checkpoint(self.pretraining(subject)[1] / "checkpoint")
             elif isinstance(source, FromCheckpoint):
-                self._loaded[subject] = load_checkpoint(Path(source.path))
+                self._loaded[subject] = registry.load("cim_bench.foreign:open_checkpoint")(source)[0]
             else:
                 self._loaded[subject] = random_checkpoint(source, self.benchmark.seed)
         return self._loaded[subject]
@@ -89,7 +89,13 @@ def random_checkpoint(source: RandomInit, seed: int) -> Checkpoint:
 def subject_info(name: str, meta: Meta) -> SubjectInfo:
     """Identity of a checkpoint as records carry it."""
     return SubjectInfo(
-        name=name, method=meta.method, arch=str(meta.arch), epochs=meta.epochs, checkpoint=meta.hash, parent=meta.parent
+        name=name,
+        method=meta.method,
+        arch=str(meta.arch),
+        epochs=meta.epochs,
+        checkpoint=meta.hash,
+        parent=meta.parent,
+        passed=meta.passed,
     )
 
 
@@ -100,7 +106,7 @@ def protocol_info(evaluator: Evaluator, *, partial: bool = False) -> ProtocolInf
         evaluator=registry.name_of("evaluators", type(evaluator)),
         version=type(evaluator).version,
         settings=resolved,
-        passed=_difference(resolved, defaults),
+        passed=difference(resolved, defaults),
         partial=partial,
     )
 
@@ -112,13 +118,13 @@ def _knobs(evaluator: Evaluator) -> dict[str, Any]:
     return {**knobs, **{name: {"name": data.name} for name, data in own.items()}}
 
 
-def _difference(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values that differ from their defaults, by dotted name."""
+def difference(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings that differ from their defaults, by dotted name."""
     changed: dict[str, Any] = {}
     for name, value in values.items():
         default = defaults.get(name)
         if isinstance(value, Mapping) and isinstance(default, Mapping):
-            changed |= _difference(value, default, f"{prefix}{name}.")
+            changed |= difference(value, default, f"{prefix}{name}.")
         elif value != default:
             changed[f"{prefix}{name}"] = value
     return changed

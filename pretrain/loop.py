@@ -14,6 +14,7 @@ from cim_bench.pretext import PretextModel
 from cim_bench.recipe import Pretraining, settings
 from cim_bench.record import stable_hash
 from cim_bench.schedule import weight_decay_groups
+from cim_bench.subjects import difference
 from cim_bench.training import Augmented, clear_resume, fit, make_accelerator
 
 CHECKPOINT = "checkpoint"
@@ -70,6 +71,7 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
         mean=model.mean,
         std=model.std,
         recipe=settings(recipe),
+        passed=difference(settings(recipe.pretext), settings(type(recipe.pretext)())),
         key=key,
     )
     engine = make_accelerator(recipe.machine)
