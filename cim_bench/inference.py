@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 from accelerate.utils import gather_object
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from cim_bench.data.images import ImageSet
@@ -130,3 +131,18 @@ def _gather(values: Tensor) -> Tensor:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
     return torch.cat(gather_object([values]))
+
+
+@contextlib.contextmanager
+def fp32_eval(model: nn.Module) -> Iterator[None]:
+    """A model in eval mode and fp32 whose weights want no gradients; left as it was found."""
+    training, device = model.training, next(model.parameters()).device
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval().requires_grad_(False)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        model.train(training)
+        for parameter in wanted:
+            parameter.requires_grad_(True)

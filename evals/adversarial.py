@@ -19,10 +19,11 @@ from cim_bench.backbone import Backbone
 from cim_bench.context import Context
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.evals.classes import class_indices
-from cim_bench.inference import Batch
+from cim_bench.inference import Batch, fp32_eval
 from cim_bench.passes import Part, split_parts
 from cim_bench.recipe import Data, SetEvaluator
 from cim_bench.record import Measurement
+from cim_bench.units import as_255
 
 CLEAN = "clean"
 ROUNDING = 1e-6  # (x + eps) - x differs from eps by up to 6e-8 in fp32
@@ -81,7 +82,7 @@ class Adversarial(SetEvaluator):
         for name, model in models.items():
             outputs = class_indices(part.images.classes, model.classes, part.images.name).to(images.device)
             labels = outputs[batch.labels]
-            with frozen(model), torch.autocast(images.device.type, enabled=False):
+            with fp32_eval(model):
                 with torch.no_grad():
                     yield name, CLEAN, folder_of(model(images).argmax(dim=1), outputs)
                 for attack in self.attacks:
@@ -171,11 +172,6 @@ def bounded(attack: str) -> bool:
     return "eps" in inspect.signature(attack_class(attack).__init__).parameters and not attack.lower().endswith("l2")
 
 
-def as_255(value: float) -> str:
-    """A value on the scale of [0, 1] in grey levels: ``1/255``, ``0.5/255``."""
-    return f"{round(value * 255, 6):g}/255"
-
-
 def check_attacked(attacked: Tensor, images: Tensor, eps: float | None, attack: str) -> None:
     """Prove that an attack kept its bound.
 
@@ -198,23 +194,6 @@ def check_attacked(attacked: Tensor, images: Tensor, eps: float | None, attack: 
         )
 
 
-class frozen:  # noqa: N801  reads as a verb
-    """A model in eval mode whose weights want no gradients; left as it was found."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.training = self.model.training
-        self.wanted = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.model.eval().requires_grad_(False)
-
-    def __exit__(self, *_: object) -> None:
-        self.model.train(self.training)
-        for parameter in self.wanted:
-            parameter.requires_grad_(True)
-
-
 class SampleNoise(TorchFunctionMode):
     """Random starts that depend on each image's own seed and on nothing else.
 
@@ -228,6 +207,7 @@ class SampleNoise(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not torch.Tensor.uniform_ or len(args[0]) != len(self.seeds):
             return func(*args, **(kwargs or {}))
-        target, low, high = args
+        bounds = {"from": 0.0, "to": 1.0, **dict(zip(("from", "to"), args[1:], strict=False)), **(kwargs or {})}
+        target, low, high = args[0], bounds["from"], bounds["to"]
         draws = [torch.rand(target.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in self.seeds]
         return target.copy_(low + (high - low) * torch.stack(draws))

@@ -28,7 +28,7 @@ from cim_bench.data.transforms import EvalTransform, StoredPixels
 from cim_bench.evals.corrupt import CORRUPTIONS, SEVERITIES, corrupt_as_released, frost_source
 from cim_bench.evals.corruptions import Corruptions
 from cim_bench.evals.metrics import accuracy
-from cim_bench.inference import Transform, run_pass
+from cim_bench.inference import Transform, fp32_eval, run_pass
 from cim_bench.passes import stratified_order
 from cim_bench.recipe import Data, Evaluator
 from cim_bench.record import Measurement, sample_seed
@@ -130,7 +130,7 @@ class RobustBench(Evaluator):
         """Predictions (N,) on images (N, 3, H, W) in [0, 1] and on what AutoAttack made of them."""
         attack = _Attack(attacks=self.attacks_to_run or STANDARD, seed=ctx.seed, classes=model.num_classes)
         quiet = contextlib.redirect_stdout(sys.stderr)  # benchmark prints its results
-        with _fp32_eval(model), _served(library, images, labels, attack), _messages(ctx), quiet:
+        with fp32_eval(model), _served(library, images, labels, attack), _messages(ctx), quiet:
             claimed = library.benchmark(
                 model,
                 n_examples=len(images),
@@ -142,7 +142,7 @@ class RobustBench(Evaluator):
                 eps=self.eps,
             )
         sets = {"clean": images, "autoattack": attack.adversarial}
-        with _fp32_eval(model):
+        with fp32_eval(model):
             outcomes = {name: _predict(library, model, shown, labels, ctx) for name, shown in sets.items()}
         right = [int((predictions == labels).sum()) for predictions in outcomes.values()]
         ctx.warnings.extend(doubts(images, attack.adversarial, self.eps, right, claimed))
@@ -155,7 +155,7 @@ class RobustBench(Evaluator):
     def _mean(self, library: Any, model: Backbone, sets: Iterator[_Set], name: str, ctx: Context) -> Measurement:
         """RobustBench's mean of 75 accuracies: over equally many images each, so one fraction of all answers."""
         outcomes: dict[str, Tensor] = {}
-        with _fp32_eval(model):
+        with fp32_eval(model):
             for made in sets:
                 outcomes[made.variant] = _predict(library, model, made.pixels.float() / 255, made.labels, ctx)
         ctx.save_outcomes(made.images, made.labels, outcomes, part="corruptions")
@@ -313,21 +313,6 @@ def _served(library: Any, images: Tensor, labels: Tensor, attack: _Attack) -> It
         yield
     finally:
         library.load_clean_dataset, library.AutoAttack = own
-
-
-@contextlib.contextmanager
-def _fp32_eval(model: nn.Module) -> Iterator[None]:
-    """A model in eval mode and fp32 whose weights want no gradients; left as it was found."""
-    training = model.training
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval().requires_grad_(False)
-    try:
-        with torch.autocast(_device(model).type, enabled=False):
-            yield
-    finally:
-        model.train(training)
-        for parameter in wanted:
-            parameter.requires_grad_(True)
 
 
 class _Messages(logging.Handler):

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from cim_bench.backbone import Backbone, load_backbone
 from cim_bench.context import Context
 from cim_bench.data.transforms import EvalTransform
-from cim_bench.evals.adversarial import Adversarial, SampleNoise, as_255, check_attacked, frozen
+from cim_bench.evals.adversarial import Adversarial, SampleNoise, check_attacked
 from cim_bench.evals.finetune import make_classifier
-from cim_bench.inference import run_models
+from cim_bench.inference import fp32_eval, run_models
 from cim_bench.outcomes import read_outcomes
 from cim_bench.recipe import Arch, Data, Machine, RandomInit
 from cim_bench.subjects import random_checkpoint
+from cim_bench.units import as_255
 
 EPS = 4 / 255
 
@@ -127,7 +128,7 @@ def test_the_model_is_left_as_it_was_found(job: Any) -> None:
     model = job[0]
     model.train().requires_grad_(True)
     model.net.pos_embed.requires_grad_(False)
-    with frozen(model):
+    with fp32_eval(model):
         assert not model.training
         assert not any(parameter.requires_grad for parameter in model.parameters())
     assert model.training
@@ -234,3 +235,11 @@ def test_starts_belong_to_samples_and_other_draws_are_left_alone() -> None:
     assert both[1].equal(alone[0])
     assert both.abs().max() <= 1
     assert other.shape == (5, 3)
+
+
+def test_starts_without_bounds_or_with_named_ones_are_those_of_torch() -> None:
+    with SampleNoise([7]):
+        plain = torch.empty(1, 1000).uniform_()
+        named = torch.empty(1, 1000).uniform_(to=3.0)
+    assert (0 <= plain.min() < 0.1, 0.9 < plain.max() <= 1) == (True, True)
+    assert torch.allclose(named, 3 * plain)
