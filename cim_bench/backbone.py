@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint
 from cim_bench.recipe import Arch
 
-SIZED = ("vit", "beit")  # families whose positions belong to an input size
+SIZED = ("vit", "deit", "beit")  # families whose positions belong to an input size
 Feature = Literal["cls", "mean_patch", "pool"]
 
 

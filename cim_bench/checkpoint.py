@@ -126,7 +126,8 @@ def read_meta(folder: Path) -> Meta:
     """
     try:
         raw = json.loads((folder / META).read_text())
-        raw["arch"] = Arch(**raw["arch"])
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["arch"]["options"].items()}
+        raw["arch"] = Arch(**{**raw["arch"], "options": options})
         for name in ("mean", "std", "classes"):
             raw[name] = tuple(raw[name])
         meta = Meta(**raw)

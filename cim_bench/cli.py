@@ -67,6 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_foreign(inspect)
     report = add("report", "Print and save the tables of finished runs.", output="RUNS")
     report.add_argument("runs", type=Path, metavar="RUNS", help="folder that holds records")
+    report.add_argument(
+        "--tables",
+        choices=("cim_cvpr2023", "matrix"),
+        default="cim_cvpr2023",
+        help="matrix puts each published figure beside the measured one first (default: %(default)s)",
+    )
     visualize = add("visualize", "Draw what a checkpoint's pretext sees and predicts.")
     visualize.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint that `pretrain` made")
     visualize.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
@@ -200,7 +206,7 @@ def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
 def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """A benchmark of existing checkpoints and named evaluators."""
-    from cim_bench.foreign import open_checkpoint
+    from cim_bench.formats.opening import open_checkpoint
     from cim_bench.recipe import Benchmark, Data, Evaluator, load_recipe, override
 
     def evaluator(name: str) -> Evaluator:
@@ -257,15 +263,14 @@ def print_report(paper: str, runs: Path, output: Path, keys: Collection[str] | N
 
 def command_report(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """Tables from records."""
-    print_report(
-        "cim_cvpr2023", options.runs, options.output or (options.runs if options.runs.is_dir() else options.runs.parent)
-    )
+    folder = options.runs if options.runs.is_dir() else options.runs.parent
+    print_report(options.tables, options.runs, options.output or folder)
     return 0
 
 
 def command_inspect(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """What a checkpoint is, and what became of each of its keys."""
-    print(registry.load("cim_bench.inspect_checkpoint:inspect")(_foreign(options, options.checkpoint)))
+    print(registry.load("cim_bench.formats.inspect:inspect")(_foreign(options, options.checkpoint)))
     return 0
 
 

@@ -26,6 +26,7 @@ class Context:
         seed: Of every random choice.
         folder: The job's own folder.
         subject: Identity of the weights.
+        key: The job's key.
         main: False on all but the main process, which alone writes.
         warnings: Sentences that end up as footnotes of the job's cells.
     """
@@ -35,6 +36,7 @@ class Context:
     seed: int
     folder: Path
     subject: Meta
+    key: str = ""
     main: bool = True
     warnings: list[str] = field(default_factory=list)
 

@@ -68,7 +68,7 @@ def is_absent(source: object) -> bool:
 
 
 def _is_meant_for(benchmark: Benchmark, evaluator: str, subject: str) -> bool:
-    return fnmatchcase(subject, benchmark.only.get(evaluator, "*"))
+    return any(fnmatchcase(subject, pattern) for pattern in benchmark.only.get(evaluator, ("*",)))
 
 
 def _evaluators_of(benchmark: Benchmark, subject: str, is_classifier: bool) -> list[str]:
@@ -90,11 +90,14 @@ def _finetuning(benchmark: Benchmark, subject: str, wanted_by: str) -> str:
 
 
 def _check_only(benchmark: Benchmark) -> None:
-    for name, pattern in benchmark.only.items():
+    for name, patterns in benchmark.only.items():
         if name not in benchmark.evaluators:
             raise ValueError(f"only names {name!r}, which is no evaluator of {', '.join(benchmark.evaluators)}")
-        if not any(fnmatchcase(subject, pattern) for subject in benchmark.subjects):
-            raise ValueError(f"only[{name!r}] is {pattern!r}, which is no subject of {', '.join(benchmark.subjects)}")
+        for pattern in patterns:
+            if not any(fnmatchcase(subject, pattern) for subject in benchmark.subjects):
+                raise ValueError(
+                    f"only.{name} has {pattern!r}, which fits no subject of {', '.join(benchmark.subjects)}"
+                )
 
 
 def _kind(source: FromCheckpoint) -> str:
@@ -103,6 +106,6 @@ def _kind(source: FromCheckpoint) -> str:
     try:
         if meta.parent.is_dir():
             return str(json.loads(meta.read_text())["kind"])
-        return str(registry.load("cim_bench.foreign:checkpoint_kind")(source))
+        return str(registry.load("cim_bench.formats.opening:checkpoint_kind")(source))
     except (OSError, ValueError, KeyError):
         return "backbone"

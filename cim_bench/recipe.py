@@ -37,10 +37,11 @@ class Arch:
 
     name: str = "vit_base_patch16_224"
     image_size: int = 224
-    options: Mapping[str, int | float | str] = field(default_factory=dict)
+    options: Mapping[str, int | float | str | tuple[int, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        options = "".join(f",{key}={value}" for key, value in sorted(self.options.items()))
+        shown = {k: "x".join(map(str, v)) if isinstance(v, tuple) else v for k, v in sorted(self.options.items())}
+        options = "".join(f",{key}={value}" for key, value in shown.items())
         return f"{self.name}@{self.image_size}{options}"
 
 
@@ -75,6 +76,7 @@ class Training:
         warmup_epochs: Linear warm-up from 0, set per step.
         effective_batch: Images per optimiser step over all devices; accumulation is derived from it.
         base_lr: Learning rate per `lr_batch` images of `effective_batch`.
+        milestones: Epochs at which the rate falls tenfold, in place of the half-cosine (SimMIM pre-training).
         lr_batch: 256 for MAE and CIM recipes, 512 for SimMIM's.
         min_lr: Value at the end of the half-cosine.
         optimizer: Any name of ``timm.optim``.
@@ -92,6 +94,7 @@ class Training:
     effective_batch: int
     base_lr: float
     warmup_epochs: float = 0.0
+    milestones: tuple[float, ...] = ()
     lr_batch: int = 256
     min_lr: float = 0.0
     optimizer: str = "adamw"
@@ -264,7 +267,7 @@ class Benchmark:
         name: Name of the default output folder.
         subjects: Rows.
         evaluators: Protocols, by the name their jobs carry.
-        only: For an evaluator that is not meant for all subjects, a pattern of their names, such as ``*ViT-B``.
+        only: For an evaluator that is not meant for all subjects, their names, or patterns such as ``*ViT-B``.
         data: The image set that evaluators read unless they name their own.
         seed: Seed of every evaluation.
         executor: Registry name of what runs the jobs.
@@ -275,7 +278,7 @@ class Benchmark:
     subjects: dict[str, Pretraining | FromCheckpoint | RandomInit]
     evaluators: dict[str, Evaluator]
     data: Data
-    only: dict[str, str] = field(default_factory=dict)
+    only: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
     executor: str = "local"

@@ -92,6 +92,7 @@ class SubjectInfo:
         checkpoint: Content hash of the weights; empty for a published row.
         parent: Content hash of the checkpoint these weights were trained from; empty if there is none.
         passed: Settings of the pretext that differ from the method's defaults.
+        job: Key of the job that made the weights; empty for random and foreign ones.
     """
 
     name: str
@@ -101,6 +102,7 @@ class SubjectInfo:
     checkpoint: str = ""
     parent: str = ""
     passed: Mapping[str, Any] = field(default_factory=dict)
+    job: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -229,6 +229,7 @@ class Runner:
             seed=self.benchmark.seed,
             folder=evaluation.folder,
             subject=evaluation.checkpoint.meta,
+            key=evaluation.key,
             main=is_main(),
         )
 

@@ -48,35 +48,53 @@ class Steps:
 
 
 class StepSampler:
-    """Micro-batches of (epoch, index), from a step on: one stream over all epochs, the last partial batch dropped."""
+    """Micro-batches of (draw, index), from a step on: one stream over all epochs, the last partial batch dropped.
+
+    An epoch is as many samples as there are images. With `repeats` each image it shows comes that many times in a
+    row under different draws, ``epoch * repeats + copy``; neighbours go to different passes and processes (timm,
+    ``RepeatAugSampler``). Passes do not depend on whether processes or accumulation make them.
+    """
 
     def __init__(
-        self, samples: int, steps: Steps, *, batch: int, seed: int, start: int, rank: int, processes: int
+        self,
+        samples: int,
+        steps: Steps,
+        *,
+        batch: int,
+        seed: int,
+        start: int,
+        rank: int,
+        processes: int,
+        repeats: int = 1,
     ) -> None:
         self.samples, self.steps, self.batch, self.seed = samples, steps, batch, seed
-        self.start, self.rank, self.processes = start, rank, processes
+        self.start, self.rank, self.processes, self.repeats = start, rank, processes, repeats
 
     def __len__(self) -> int:
         return (self.steps.total - self.start) * self.steps.accumulation
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        share = self.batch // self.processes
+        passes = self.processes * self.steps.accumulation
         for step in range(self.start, self.steps.total):
             epoch, position = divmod(step, self.steps.per_epoch)
             if step == self.start or position == 0:
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
                 order = torch.randperm(self.samples, generator=generator).tolist()
-            begin = position * self.batch + self.rank * share
-            for micro in range(begin, begin + share, self.steps.micro_batch):
-                yield [(epoch, index) for index in order[micro : micro + self.steps.micro_batch]]
+            begin = position * self.batch
+            places = [divmod(place, self.repeats) for place in range(begin, begin + self.batch)]
+            drawn = [(epoch * self.repeats + copy, order[image]) for image, copy in places]
+            for first in range(self.rank, passes, self.processes):
+                yield drawn[first::passes]
 
 
 def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
-    """Linear warm-up then half a cosine to `min_lr`, per step (facebookresearch/mae, util/lr_sched.py)."""
+    """Linear warm-up, then half a cosine to `min_lr` (facebookresearch/mae, util/lr_sched.py) or steps, per step."""
     peak = training.base_lr * training.effective_batch / training.lr_batch
     epoch = step / per_epoch
     if epoch < training.warmup_epochs:
         return peak * epoch / training.warmup_epochs
+    if training.milestones:  # microsoft/SimMIM, lr_scheduler.py, TRAIN.LR_SCHEDULER.GAMMA 0.1
+        return peak * 0.1 ** sum(epoch >= milestone for milestone in training.milestones)
     progress = (epoch - training.warmup_epochs) / max(training.epochs - training.warmup_epochs, 1e-12)
     return training.min_lr + (peak - training.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 

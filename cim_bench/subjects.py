@@ -40,7 +40,7 @@ class Subjects:
             if isinstance(source, Pretraining):
                 self._loaded[subject] = load_checkpoint(self.pretraining(subject)[1] / "checkpoint")
             elif isinstance(source, FromCheckpoint):
-                self._loaded[subject] = registry.load("cim_bench.foreign:open_checkpoint")(source)[0]
+                self._loaded[subject] = registry.load("cim_bench.formats.opening:open_checkpoint")(source)[0]
             else:
                 self._loaded[subject] = random_checkpoint(source, self.benchmark.seed)
         return self._loaded[subject]
@@ -96,6 +96,7 @@ def subject_info(name: str, meta: Meta) -> SubjectInfo:
         checkpoint=meta.hash,
         parent=meta.parent,
         passed=meta.passed,
+        job=meta.key,
     )
 
 

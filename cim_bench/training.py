@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
 from PIL import Image
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class TrainSet(Protocol):
-    """What `fit` reads: samples by (epoch, index), and a name for each."""
+    """What `fit` reads: samples by (draw, index), and a name for each."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]: ...
@@ -50,7 +51,7 @@ class TrainSet(Protocol):
 
 
 class Augmented(Dataset[dict[str, Any]]):
-    """An image set under a random transform whose draws depend on (seed, epoch, index) alone.
+    """An image set under a random transform whose draws depend on (seed, draw, index) alone.
 
     Args:
         images: Source.
@@ -65,9 +66,9 @@ class Augmented(Dataset[dict[str, Any]]):
         return len(self.images)
 
     def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = where
+        draw, index = where
         image, label = self.images.read(index)
-        seed_all(self.seed, epoch, index)
+        seed_all(self.seed, draw, index)
         made = self.transform(image)
         sample = made if isinstance(made, dict) else {"image": made}
         return {**sample, "label": label, "index": index}
@@ -130,6 +131,7 @@ class Fit:
             start=self.start,
             rank=self.engine.process_index,
             processes=self.engine.num_processes,
+            repeats=self.training.repeats,
         )
         workers = self.machine.workers
         loader: DataLoader[dict[str, Any]] = DataLoader(
@@ -162,6 +164,8 @@ class Fit:
                 if now - saved >= self.machine.save_every_s and done < steps.total:
                     self._save(done)
                     saved = time.monotonic()
+        for buffer in self.raw.buffers():  # since its last pass each process has BatchNorm statistics of its own
+            broadcast(buffer)
 
     def _step(self, step: int, batches: list[Batch]) -> dict[str, float]:
         """One optimiser step over all micro-batches; out of memory halves the passes and tries again."""
@@ -261,7 +265,7 @@ def fit(
 
     Args:
         model: ``forward(batch)`` returns a dict with the scalar ``loss`` and further scalars to log.
-        samples: Training samples by (epoch, index).
+        samples: Training samples by (draw, index); the draw is the epoch, unless an epoch repeats images.
         groups: Optimiser groups; ``lr_scale`` multiplies the schedule, ``weight_decay`` is used as it stands.
         training: The schedule.
         machine: How it is fitted to this machine.

@@ -1,4 +1,4 @@
-"""End-to-end fine-tuning (CIM's and MAE's recipes); saves the classifier whose parent is the backbone."""
+"""End-to-end fine-tuning of ViTs, BEiT-like ViTs and ResNets; saves the classifier whose parent is the backbone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from timm.data.mixup import Mixup
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from cim_bench.backbone import Backbone, load_exact
+from cim_bench.backbone import SIZED, Backbone, load_exact
 from cim_bench.context import Context
 from cim_bench.data.transforms import EvalTransform, FinetuneTransform, seed_all
 from cim_bench.evals.metrics import accuracy
 from cim_bench.inference import run_models
-from cim_bench.recipe import Evaluator, Training, settings
+from cim_bench.recipe import Arch, Evaluator, Training, settings
 from cim_bench.record import Measurement
+from cim_bench.schedule import weight_decay_groups
 from cim_bench.training import Augmented, clear_resume, fit
 
 try:
@@ -41,13 +42,17 @@ def cim_finetune_training(epochs: int = 100) -> Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Evaluator):
-    """End-to-end fine-tuning of a ViT; CIM's ViT-B recipe by default.
+    """End-to-end fine-tuning; CIM's ViT-B recipe by default, others in `cim_bench.recipes.finetuning`.
 
-    The head is global average pooling of patch tokens, a fresh LayerNorm, and a linear layer.
+    The head of a ViT is global average pooling of patch tokens, a fresh LayerNorm, and a linear layer; that of a
+    ResNet is pooling and a linear layer.
 
     Attributes:
         training: Schedule; ViT-B takes 100 epochs, ViT-S 200.
-        train_positions: False keeps position embeddings fixed, as CIM's public model does; MAE's trains them.
+        train_size: Pixels a side of training crops; ``None`` for the architecture's own size. Another size is for
+            networks without positions alone: RSB A3 trains ResNets at 160 and tests them at 224.
+        train_positions: False keeps position embeddings fixed, as CIM's public model does; MAE's trains them. Relative
+            position biases always train.
         drop_path: Stochastic depth rate of the last block.
         auto_augment: timm's RandAugment string; empty for none.
         reprob: Probability of random erasing.
@@ -55,7 +60,10 @@ class Finetune(Evaluator):
         mixup: Its alpha.
         cutmix: Its alpha.
         smoothing: Label smoothing.
-        head_std: Standard deviation of the head's initial weights.
+        loss: Cross entropy; or binary cross entropy, mean over classes (RSB).
+        bce_threshold: With ``bce``, targets above it count as 1 and others as 0, so that both images of a mixture
+            count in full; ``None`` leaves mixed targets as they are.
+        head_std: Standard deviation of the head's initial weights; ``None`` for timm's own initialisation.
         crop_pct: Of the evaluation transform: CIM's is 0.95, MAE's 0.875.
     """
 
@@ -63,6 +71,7 @@ class Finetune(Evaluator):
     needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
 
     training: Training = field(default_factory=cim_finetune_training)
+    train_size: int | None = None
     train_positions: bool = False
     drop_path: float = 0.1
     auto_augment: str = "rand-m9-mstd0.5-inc1"
@@ -71,18 +80,23 @@ class Finetune(Evaluator):
     mixup: float = 0.8
     cutmix: float = 1.0
     smoothing: float = 0.1
-    head_std: float = 2e-5
+    loss: Literal["ce", "bce"] = "ce"
+    bce_threshold: float | None = None
+    head_std: float | None = 2e-5
     crop_pct: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.bce_threshold is not None and self.loss != "bce":
+            raise ValueError(f"bce_threshold {self.bce_threshold} has no effect on loss {self.loss}; set loss to bce")
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """Top-1 of the last epoch."""
         train, val = ctx.train_images(), ctx.val_images()
+        transform = self.transform(model)
         seed_all(ctx.seed, "head")
         classifier = make_classifier(model, len(train.classes), drop_path=self.drop_path, head_std=self.head_std)
-        if not self.train_positions:
+        if not self.train_positions and getattr(classifier.net, "pos_embed", None) is not None:
             classifier.net.pos_embed.requires_grad_(False)
-        size = model.arch.image_size
-        transform = FinetuneTransform(size, auto_augment=self.auto_augment, reprob=self.reprob, scale=self.crop_scale)
         fit(
             FinetuneModel(classifier, self),
             Augmented(train, transform, ctx.seed),
@@ -94,15 +108,18 @@ class Finetune(Evaluator):
             title="fine-tune",
         )
         classifier.eval()
-        outputs, labels = run_models({"c": classifier}, val, EvalTransform(size, self.crop_pct), machine=ctx.machine)
+        crop = EvalTransform(model.arch.image_size, self.crop_pct)
+        outputs, labels = run_models({"c": classifier}, val, crop, machine=ctx.machine)
         predictions = outputs["c"].argmax(dim=1)
         meta = replace(
             ctx.subject,
             kind="classifier",
+            arch=classifier.arch,
             parent=ctx.subject.hash,
             classes=train.classes,
             global_pool="avg",
             recipe=settings(self),
+            key=ctx.key,
             hash="",
         )
         ctx.save_classifier(classifier.net.state_dict(), meta)
@@ -111,43 +128,87 @@ class Finetune(Evaluator):
         value, n = accuracy(predictions, labels)
         yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)
 
+    def transform(self, model: Backbone) -> FinetuneTransform:
+        """What training does to an image.
+
+        Raises:
+            ValueError: If crops have a size that the network does not take.
+        """
+        arch, size = model.arch, self.train_size or model.arch.image_size
+        if size != arch.image_size and arch.name.startswith(SIZED):
+            raise ValueError(
+                f"train_size {size} does not fit {arch.name}, whose positions are those of {arch.image_size} pixels; "
+                "leave train_size out"
+            )
+        return FinetuneTransform(
+            size,
+            auto_augment=self.auto_augment,
+            reprob=self.reprob,
+            scale=self.crop_scale,
+            mean=_triple(model.mean),
+            std=_triple(model.std),
+        )
+
     def groups(self, classifier: Backbone) -> list[dict[str, Any]]:
-        """Layer-wise lr decay (embedding decay^(depth+1), head 1); 1-D, position and class token do not decay."""
+        """Layer-wise lr decay (embedding decay^(depth+1), head 1); 1-D, position and class token do not decay.
+
+        Tables of relative position biases do decay, as in SimMIM's and BEiT's public code (optimizer.py,
+        optim_factory.py), which spare ``pos_embed`` and ``cls_token`` alone. A layer of a ResNet is one block.
+        """
+        decay = self.training.weight_decay
+        if self.training.layer_decay is None:
+            return weight_decay_groups(classifier.net, decay)
         return list(
             param_groups_layer_decay(
                 classifier.net,
-                weight_decay=self.training.weight_decay,
+                weight_decay=decay,
                 no_weight_decay_list={"pos_embed", "cls_token"},
-                layer_decay=self.training.layer_decay or 1.0,
+                layer_decay=self.training.layer_decay,
             )
         )
 
 
-def make_classifier(model: Backbone, num_classes: int, *, drop_path: float, head_std: float) -> Backbone:
-    """The backbone's weights under a fresh ``fc_norm`` and ``head``; the final ``norm`` is dropped.
+FINAL_NORM, HEAD = ("norm.", "fc_norm."), ("fc_norm.", "head.", "fc.")  # key prefixes in timm's networks
+SHARED_BIAS, BLOCK_BIAS = "rel_pos_bias.relative_position_bias_table", "attn.relative_position_bias_table"
+
+
+def make_classifier(model: Backbone, num_classes: int, *, drop_path: float, head_std: float | None) -> Backbone:
+    """The backbone's weights under a fresh head, with a fresh norm before it in a ViT; the final norm is dropped.
 
     Raises:
         ValueError: If the backbone's keys are not exactly those of its architecture.
     """
+    state = {key: value for key, value in model.net.state_dict().items() if not key.startswith(FINAL_NORM)}
     classifier = Backbone(
-        model.arch,
+        classifier_arch(model.arch),
         mean=_triple(model.mean),
         std=_triple(model.std),
         num_classes=num_classes,
         model_args={"global_pool": "avg", "drop_path_rate": drop_path},
     )
-    fresh = {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
-    load_exact(
-        classifier.net,
-        model.net.state_dict(),
-        what="the backbone",
-        missing=fresh,
-        unexpected={"norm.weight", "norm.bias"},
-    )
-    head: nn.Linear = classifier.net.head
-    nn.init.trunc_normal_(head.weight, std=head_std)
-    nn.init.zeros_(head.bias)
+    own = classifier.net.state_dict()
+    if SHARED_BIAS in state:
+        shared = state.pop(SHARED_BIAS)
+        state |= {key: shared + state.get(key, 0) for key in own if key.endswith(BLOCK_BIAS)}
+    fresh = {key for key in own if key.startswith(HEAD)}
+    load_exact(classifier.net, state, what="the backbone", missing=fresh)
+    if head_std is not None:
+        head: nn.Linear = classifier.net.get_classifier()
+        nn.init.trunc_normal_(head.weight, std=head_std)
+        nn.init.zeros_(head.bias)
     return classifier
+
+
+def classifier_arch(arch: Arch) -> Arch:
+    """The architecture after fine-tuning: where blocks share a relative position bias, each gets a copy of its own.
+
+    Sources: microsoft/SimMIM, utils.py, ``remap_pretrained_keys_vit``; unilm/beit, run_class_finetuning.py.
+    """
+    pooling = ("global_pool", "use_fc_norm")  # a classifier's own business
+    options = {key: value for key, value in arch.options.items() if key not in pooling}
+    if options.pop("use_shared_rel_pos_bias", False):
+        options["use_rel_pos_bias"] = True
+    return replace(arch, options=options)
 
 
 class FinetuneModel(nn.Module):
@@ -156,7 +217,6 @@ class FinetuneModel(nn.Module):
     def __init__(self, classifier: Backbone, recipe: Finetune) -> None:
         super().__init__()
         self.classifier, self.mixup = classifier, None
-        self.criterion: nn.Module = LabelSmoothingCrossEntropy(recipe.smoothing)
         if recipe.mixup or recipe.cutmix:
             self.mixup = Mixup(
                 mixup_alpha=recipe.mixup,
@@ -164,7 +224,11 @@ class FinetuneModel(nn.Module):
                 label_smoothing=recipe.smoothing,
                 num_classes=classifier.num_classes,
             )
-            self.criterion = SoftTargetCrossEntropy()
+        self.criterion: nn.Module
+        if recipe.loss == "bce":
+            self.criterion = BinaryCrossEntropy(recipe.smoothing, target_threshold=recipe.bce_threshold)
+        else:
+            self.criterion = SoftTargetCrossEntropy() if self.mixup else LabelSmoothingCrossEntropy(recipe.smoothing)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of images (B, 3, H, W) in [0, 1] and labels (B,)."""

@@ -8,7 +8,6 @@ each exemplar. Numbers and names follow the public code, weivision/Correlational
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -22,7 +21,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from cim_bench.data.transforms import to_uint8
-from cim_bench.pretext import Batch, PretextModel
+from cim_bench.pretext import Batch, Panel, PretextModel
 from cim_bench.pretrain.contrastive import ContrastiveHead
 from cim_bench.pretrain.ema import cosine_momentum, ema_update
 from cim_bench.pretrain.exemplars import (
@@ -33,8 +32,11 @@ from cim_bench.pretrain.exemplars import (
     sample_photometric,
     sample_regions,
 )
-from cim_bench.pretrain.positions import resample_positions, sincos_positions
-from cim_bench.pretrain.vit import init_weights, patch_grid, plain_vit
+from cim_bench.pretrain.panels import correlation_panels
+from cim_bench.pretrain.positions import sincos_positions
+from cim_bench.pretrain.resnet import ResNetTokens
+from cim_bench.pretrain.tokens import Tokens
+from cim_bench.pretrain.vit import ViTTokens, init_weights
 from cim_bench.recipe import Arch, Pretext
 
 
@@ -169,10 +171,11 @@ class CIMModel(PretextModel):
 
     Args:
         settings: The pretext.
-        arch: A plain timm ViT with class token.
+        arch: A plain timm ViT with class token, or a ResNet.
 
     Raises:
-        ValueError: If the architecture is not one, or sizes do not divide by its patch.
+        ValueError: If the architecture is neither, sizes do not divide by its patch or stride, or the contrastive
+            term is on and there is no class token.
     """
 
     context_positions: Tensor
@@ -185,12 +188,14 @@ class CIMModel(PretextModel):
         super().__init__()
         self.settings, self.side = settings, arch.image_size
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
-        self.online: Any = plain_vit(arch, CIM.method)
-        dim, grid = self.online.embed_dim, self.online.patch_embed.grid_size[0]
-        self.grids = [patch_grid(size, arch, self.online) for size in (settings.context_size, settings.exemplar_size)]
-        initialise(self.online, sincos_positions(dim, grid))
+        resnet = arch.name.startswith("resnet")
+        self.tokens: Tokens = ResNetTokens(arch) if resnet else ViTTokens(arch, "CIM, besides ResNets,")
+        if settings.sigma_cont and not self.tokens.prefix:
+            raise ValueError(f"CIM's contrastive term needs a class token, which {arch} lacks; set sigma_cont to 0")
+        self.online, dim = self.tokens.net, self.tokens.dim
+        self.grids = [self.tokens.grid(size) for size in (settings.context_size, settings.exemplar_size)]
         for name, cells in zip(("context_positions", "exemplar_positions"), self.grids, strict=True):
-            self.register_buffer(name, resample_positions(self.online.pos_embed.data, cells), persistent=False)
+            self.register_buffer(name, self.tokens.positions(cells), persistent=False)
         width = settings.decoder_dim
         self.decoder_embed = nn.Linear(dim, width)
         self.register_buffer("decoder_positions", sincos_positions(width, self.grids[0])[:, 1:], persistent=False)
@@ -201,19 +206,16 @@ class CIMModel(PretextModel):
         for part in (self.decoder_embed, self.decoder_block, self.decoder_norm):
             part.apply(init_weights)
         nn.init.xavier_uniform_(self.decoder_pred.weight.view(2, width))
-        nn.init.constant_(self.decoder_pred.bias, 0.0)  # type: ignore[arg-type]
+        assert self.decoder_pred.bias is not None
+        nn.init.zeros_(self.decoder_pred.bias)
         self.contrastive = ContrastiveHead(dim) if settings.sigma_cont else None
         self.target: Any = copy.deepcopy(self.online).requires_grad_(False)
         pixel = torch.tensor([self.mean, self.std]).view(2, 1, 3, 1, 1)
         self.register_buffer("pixel", pixel, persistent=False)
 
     def encode(self, net: Any, images: Tensor, positions: Tensor) -> Tensor:
-        """uint8 images (N, 3, h, w) to tokens (N, 1 + L, D); the class token is the online one in both branches."""
-        x = (images.float() / 255 - self.pixel[0]) / self.pixel[1]
-        x = net.patch_embed.proj(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.online.cls_token.expand(len(x), -1, -1), x], dim=1) + positions
-        tokens: Tensor = net.norm(net.blocks(x))
-        return tokens
+        """uint8 images (N, 3, h, w) to tokens (N, prefix + L, D)."""
+        return self.tokens(net, (images.float() / 255 - self.pixel[0]) / self.pixel[1], positions)
 
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Contexts and exemplars, cut here if the workers left that to the device."""
@@ -223,31 +225,31 @@ class CIMModel(PretextModel):
         return batch["context"], batch["exemplars"]
 
     def decode(self, context: Tensor, exemplars: Tensor) -> Tensor:
-        """Tokens (B, 1 + L, D) and (B, E, 1 + T, D) to the logit of "inside" (B, E, g, g) on the context grid.
+        """Tokens (B, p + L, D) and (B, E, p + T, D) to the logit of "inside" (B, E, g, g) on the context grid.
 
         Two-class cross entropy depends on the difference of the two logits alone, upsampling is linear, and no
-        context token sees another: so one difference channel is decoded, at grid resolution, without class token.
+        context token sees another: so one difference channel is decoded, at grid resolution, of cells alone.
         """
-        queries = self.decoder_embed(context[:, 1:]) + self.decoder_positions
+        queries = self.decoder_embed(context[:, self.tokens.prefix :]) + self.decoder_positions
         x = self.decoder_norm(self.decoder_block(queries, self.decoder_embed(exemplars)))
         weight, bias = self.decoder_pred.weight[:, :, 0, 0], self.decoder_pred.bias
         assert bias is not None
         logit: Tensor = x @ (weight[1] - weight[0]) + (bias[1] - bias[0])
         return logit.view(*logit.shape[:2], self.grids[0], self.grids[0])
 
-    def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits at context resolution (B, E, c, c), and the tokens and exemplars behind them."""
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits at context resolution (B, E, c, c), and the tokens of contexts and exemplars behind them."""
         context, exemplars = self.pixels(batch)
         with torch.no_grad():
             seen = self.encode(self.target, context, self.context_positions)
         shown = self.encode(self.online, exemplars.flatten(0, 1), self.exemplar_positions)
         shown = shown.view(*exemplars.shape[:2], *shown.shape[1:])
         logits = self.upsampling @ self.decode(seen, shown).float() @ self.upsampling.T
-        return logits, seen, shown, exemplars
+        return logits, seen, shown
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Mean over pixels and images, summed over exemplars; plus the weighted contrastive term if it is on."""
-        logits, seen, shown, _ = self.predict(batch)
+        logits, seen, shown = self.predict(batch)
         maps = correlation_maps(batch["boxes"], self.side, self.settings.context_size).to(logits.dtype)
         corr = F.binary_cross_entropy_with_logits(logits, maps) * self.settings.num_exemplars
         loss = self.settings.sigma_corr * corr
@@ -285,22 +287,16 @@ class CIMModel(PretextModel):
         }
 
     def backbone_state(self, which: Literal["online", "ema"]) -> dict[str, Tensor]:
-        """The online or the target encoder; the class token is shared."""
-        state = (self.online if which == "online" else self.target).state_dict()
-        return {**state, "cls_token": self.online.cls_token.detach()}
+        """The online or the target encoder, each with the statistics of what it was shown."""
+        return {**(self.online if which == "online" else self.target).state_dict(), **self.tokens.shared()}
 
-
-def initialise(net: Any, positions: Tensor) -> None:
-    """Xavier linears, N(0, 0.02) class token, fixed sin-cos positions, frozen random patch projection."""
-    net.apply(init_weights)
-    nn.init.normal_(net.cls_token, std=0.02)
-    net.pos_embed.data.copy_(positions)
-    net.pos_embed.requires_grad_(False)
-    proj = net.patch_embed.proj
-    bound = math.sqrt(6 / (3 * proj.kernel_size[0] * proj.kernel_size[1] + proj.out_channels))
-    nn.init.uniform_(proj.weight, -bound, bound)
-    nn.init.zeros_(proj.bias)
-    proj.requires_grad_(False)
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> list[list[list[Panel | None]]]:
+        """The context and its exemplars; below each exemplar its true and its predicted map, over the context."""
+        context, exemplars = self.pixels(batch)
+        predicted = self.predict(batch)[0].sigmoid()
+        maps = correlation_maps(batch["boxes"], self.side, self.settings.context_size).float()
+        return [correlation_panels(*image) for image in zip(context, exemplars, maps, predicted, strict=True)]
 
 
 def _upsampling(grid: int, resolution: int) -> Tensor:

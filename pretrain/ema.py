@@ -21,7 +21,10 @@ def cosine_momentum(progress: float, base: float, end: float) -> float:
 
 @torch.no_grad()
 def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
-    """``target = momentum * target + (1 - momentum) * online`` over parameters; buffers are copied."""
+    """``target = momentum * target + (1 - momentum) * online`` over parameters; buffers are the target's own.
+
+    The running statistics of a target's BatchNorm describe what the target was shown, which need not be what the
+    online network was shown (CIM shows it exemplars); so they are never copied (MoCo v3 likewise leaves them alone,
+    facebookresearch/moco-v3, moco/builder.py).
+    """
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
-    for kept, new in zip(target.buffers(), online.buffers(), strict=True):
-        kept.copy_(new)

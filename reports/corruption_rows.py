@@ -69,7 +69,7 @@ def with_corruption_summaries(frame: pd.DataFrame, folders: Mapping[str, Path]) 
     The column `INTERVAL` holds 95 % bounds where the job kept outcomes that agree with its records; for a job
     that measured only a part of a set of known size, they are for the whole set. Where one of the 75 is missing,
     the row has no value and says what is missing. There is no relative mCE without a clean error: that of the job
-    itself, or of the one fine-tuning that its checkpoint comes from.
+    itself, or of the fine-tuning that made its classifier.
 
     Args:
         frame: As made by `records_frame`.
@@ -107,15 +107,9 @@ def _clean_error(group: Mapping[str, Mapping[str, Any]], others: Sequence[Mappin
     if CLEAN in group:
         return 1.0 - float(group[CLEAN]["value"])
     job = next(iter(group.values()))
-    tuned = {
-        record["key"]: 1.0 - float(record["value"])
-        for record in others
-        if (record["evaluator"], record["variant"], record["benchmark"]) == ("finetune", "", base_of(job["benchmark"]))
-        and record["checkpoint"]
-        and record["checkpoint"] == job["parent"]
-    }
-    # Two fine-tunings of one backbone: which of them was corrupted is not on record.
-    return next(iter(tuned.values())) if len(tuned) == 1 else None
+    wanted = ("finetune", "", base_of(job["benchmark"]), job["job"])
+    names = ("evaluator", "variant", "benchmark", "key")
+    return next((1.0 - float(r["value"]) for r in others if tuple(r[name] for name in names) == wanted), None)
 
 
 def _total(group: Mapping[str, Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> int | None:

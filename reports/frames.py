@@ -20,6 +20,7 @@ from cim_bench.record import (
     SubjectInfo,
     read_records,
 )
+from cim_bench.reports.archs import family
 
 CITATION = "Li et al., Correlational Image Modeling for Self-Supervised Visual Pre-Training, CVPR 2023 (slides)"
 
@@ -34,16 +35,20 @@ FIELDS = (
     "name",
     "method",
     "pretext",
+    "pretext_passed",
     "arch",
+    "family",
     "epochs",
     "checkpoint",
     "parent",
+    "job",
     "evaluator",
     "version",
     "settings",
     "passed",
     "selection",
     "partial",
+    "finetune_epochs",
     *MEASUREMENT_FIELDS,
     "source",
     "citation",
@@ -68,6 +73,7 @@ PRETEXTS: Mapping[str, str] = {
     "beit": "MIM",
     "mp3": "Jigsaw",
     "dino": "MV-SSL",
+    "dinov2": "MV-SSL + MIM",
     "moco v2": "MV-SSL",
     "moco v3": "MV-SSL",
     "simsiam": "MV-SSL",
@@ -77,6 +83,7 @@ PRETEXTS: Mapping[str, str] = {
     "random": "random init",
     "scratch": "random init",
     "supervised": "supervised",
+    "timm": "unknown",
     "rsb a2": "supervised",
     "rsb a3": "supervised",
 }
@@ -122,7 +129,9 @@ def records_frame(records: Iterable[Record]) -> pd.DataFrame:
     """Flatten records to one row each, with the columns `FIELDS`, in the given order.
 
     Values keep their Python types (``epochs`` may be ``None``, ``passed`` is a dict). A failed record has
-    ``None`` in `MEASUREMENT_FIELDS`. ``pretext`` is looked up in `PRETEXTS`; empty for an unlisted method.
+    ``None`` in `MEASUREMENT_FIELDS`. Four fields follow from others: ``pretext`` is looked up in `PRETEXTS`, empty
+    for an unlisted method; ``family`` is that of ``arch``; ``finetune_epochs`` are those of a fine-tuning, measured
+    or published, else ``None``; ``pretext_passed`` is the subject's ``passed``.
     """
     return pd.DataFrame([_flatten(record) for record in records], columns=list(FIELDS), dtype=object)
 
@@ -139,11 +148,21 @@ def _flatten(record: Record) -> dict[str, Any]:
         "key": record.key,
         **vars(record.subject),
         "pretext": PRETEXTS.get(record.subject.method.casefold(), ""),
+        "pretext_passed": record.subject.passed,
+        "family": family(record.subject.arch),
         **vars(record.protocol),
+        "finetune_epochs": _finetune_epochs(record.protocol),
         **measurement,
         **vars(record.provenance),
         "warnings": record.warnings,
     }
+
+
+def _finetune_epochs(protocol: ProtocolInfo) -> float | None:
+    training = protocol.settings.get("training")
+    own = training.get("epochs") if protocol.evaluator == "finetune" and isinstance(training, Mapping) else None
+    epochs = protocol.settings.get("finetune_epochs", own)
+    return None if epochs is None else float(epochs)
 
 
 def published_records(table: str | None = None) -> list[Record]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cim_bench.reports.table import Column, FlatRecord
+from cim_bench.units import as_255
 
 DASH = "–"
 LINEAGE_NOTE = "the numbers of this row rest on different checkpoints"
@@ -35,9 +36,10 @@ def record_notes(column: Column, record: FlatRecord) -> list[str]:
     return [*notes, *record["warnings"]]
 
 
-def as_255(eps: float) -> str:
-    """A size of pixel changes in [0, 1] as attacks are named: ``4/255``, ``0.5/255``."""
-    return f"{255 * eps:.4g}/255"
+def pretext_note(record: FlatRecord) -> str:
+    """Settings of the pretext that differ from the method's own, e.g. ``CIM with max_degrees=0``; empty for none."""
+    changed = ", ".join(f"{name}={value}" for name, value in sorted(record["pretext_passed"].items()))
+    return f"{record['method']} with {changed}" if changed else ""
 
 
 def _shown(record: FlatRecord, name: str, value: Any) -> str:

@@ -55,7 +55,7 @@ def to_csv(filled: FilledTable) -> str:
         for column, cell in zip(filled.table.columns, row.cells, strict=True):
             numbers = (cell.value, cell.low, cell.high, cell.n)
             keys, notes = " ".join(cell.keys), "; ".join(cell.footnotes)
-            writer.writerow([row.name, column.title, *numbers, keys, row.source, notes])
+            writer.writerow([row.name, column.title, *numbers, keys, cell.source or row.source, notes])
     return file.getvalue()
 
 
@@ -66,12 +66,13 @@ def plain(text: str) -> str:
 
 def _header(column: Column) -> str:
     metric = METRICS[column.metric]
-    unit = " (%)" if column.in_percent else ""
+    unit = "" if not column.in_percent else " (points)" if column.difference else " (%)"
     return f"{plain(column.title)}{unit} {'↑' if metric.higher_is_better else '↓'}"
 
 
 def _number(column: Column, value: float) -> str:
-    return f"{100 * value:.1f}" if column.in_percent else f"{value:.3f}"
+    sign = "+z" if column.difference else ""
+    return f"{100 * value:{sign}.1f}" if column.in_percent else f"{value:{sign}.3f}"
 
 
 def _counts(row: Row) -> set[int]:

@@ -48,6 +48,7 @@ class Column:
         select: Record fields and the values that they must have.
         settings: Knobs that this column expects beyond the evaluator's defaults; others become footnotes.
         percent: Whether numbers are printed times 100; as the metric's unit says if ``None``.
+        difference: True for differences of two numbers: printed with their sign.
 
     Raises:
         ValueError: For an unknown metric or field.
@@ -58,6 +59,7 @@ class Column:
     select: Mapping[str, object]
     settings: Mapping[str, object] = field(default_factory=dict)
     percent: bool | None = None
+    difference: bool = False
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -104,6 +106,7 @@ class Cell:
         keys: Job keys of the records behind the cell, failed ones too; empty for a reported number.
         footnotes: Remarks on this cell.
         best: True for the best of at least two comparable measured values.
+        source: Where the number comes from, if not from where its row does.
     """
 
     value: float | None = None
@@ -113,6 +116,7 @@ class Cell:
     keys: tuple[str, ...] = ()
     footnotes: tuple[str, ...] = ()
     best: bool = False
+    source: Literal["measured", "reported"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

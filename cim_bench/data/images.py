@@ -119,6 +119,8 @@ def open_reader(data: Data, split: str) -> Any:
         return TorchvisionReader(rest, root=data.cache or "data", split=split)
     root = photos() if data.root == "photos" else photo_shift(kind) if kind in SHIFTS else Path(data.root)
     place = root if split == "." else find_split(root, split)
+    if not place.exists():
+        raise ValueError(f"no folder {place} for the set {data.name}; set its root")
     # timm would keep a tar open, and forked loader workers then share one position in it
     options = {"cache_tarfiles": False} if place.suffix == ".tar" else {}
     try:

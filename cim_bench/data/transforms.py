@@ -78,15 +78,28 @@ class StoredPixels:
 class FinetuneTransform:
     """Random resized crop, flip, RandAugment and random erasing as timm and MAE chain them.
 
+    timm leaves colour jitter out where RandAugment is on, and so does this (timm, ``transforms_imagenet_train``).
+
     Args:
         size: Output height and width in pixels.
         auto_augment: timm's RandAugment string; empty for none.
         reprob: Probability of erasing a box with normal noise (in normalised space, as timm does).
         scale: Area range of the crop.
+        mean: The model's, per channel of an image in [0, 1]; also the colour of RandAugment's borders.
+        std: The model's.
     """
 
-    def __init__(self, size: int, *, auto_augment: str, reprob: float, scale: tuple[float, float]) -> None:
-        fill = tuple(round(255 * value) for value in IMAGENET_MEAN)
+    def __init__(
+        self,
+        size: int,
+        *,
+        auto_augment: str,
+        reprob: float,
+        scale: tuple[float, float],
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        fill = tuple(round(255 * value) for value in mean)
         steps = [
             T.RandomResizedCrop(size, scale=scale, interpolation=F.InterpolationMode.BICUBIC),
             T.RandomHorizontalFlip(),
@@ -96,7 +109,7 @@ class FinetuneTransform:
             steps.append(rand_augment_transform(auto_augment, hparams))
         self.augment = T.Compose(steps)
         self.erase = RandomErasing(reprob, mode="pixel", device="cpu")
-        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
 
     def __call__(self, image: Image.Image) -> Tensor:
         """(3, size, size) float; in [0, 1] but for erased boxes."""

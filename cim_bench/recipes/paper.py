@@ -1,95 +1,112 @@
-"""The published recipes: CIM pre-training, and fine-tuning as CIM and MAE do it."""
+"""The whole matrix of the CIM paper: every method and network of its tables, through every protocol."""
 
 from __future__ import annotations
 
-from cim_bench.evals.finetune import Finetune, cim_finetune_training
-from cim_bench.pretrain.cim import CIM
-from cim_bench.recipe import Arch, Data, Pretraining, Training
+from cim_bench.evals.adversarial import Adversarial
+from cim_bench.evals.corruptions import Corruptions
+from cim_bench.evals.knn import KNN
+from cim_bench.evals.linear_probe import LinearProbe
+from cim_bench.recipe import Arch, Benchmark, Data, Evaluator, FromCheckpoint, RandomInit
+from cim_bench.recipes.finetuning import (
+    finetune_cim_vit_base,
+    finetune_cim_vit_small,
+    finetune_rsb_a2,
+    finetune_rsb_a3,
+    finetune_scratch_vit_base,
+)
+from cim_bench.recipes.shifts import imagenet_a, imagenet_r, imagenet_sketch
+
+VIT_S, VIT_B, R50 = "vit_small_patch16_224", "vit_base_patch16_224", "resnet50"
+FAIR = "https://dl.fbaipublicfiles.com/"
+ZOO = "https://mmpretrain.readthedocs.io, its model zoo"
+OURS = "train it: cim-bench pretrain "
 
 
-def _cim(arch: str) -> Pretraining:
-    """300 epochs, 40 of warm-up, batch 4096, AdamW (0.9, 0.95), base lr 1.5e-4 per 256, clipping at 1.0."""
-    return Pretraining(
-        pretext=CIM(cut_on="device"),
-        arch=Arch(name=arch, image_size=224),
-        data=Data(),
-        training=Training(
-            epochs=300,
-            warmup_epochs=40,
-            effective_batch=4096,
-            base_lr=1.5e-4,
-            betas=(0.9, 0.95),
-            weight_decay=0.05,
-            clip_grad=1.0,
-            precision="bf16",
-        ),
+def _given(method: str, arch: str, published: str) -> FromCheckpoint:
+    return FromCheckpoint(method=method, arch=arch, published=published)
+
+
+def _vits() -> dict[str, RandomInit | FromCheckpoint]:
+    """Rows for ViT-S and ViT-B, in the order of the paper."""
+    beit = "https://github.com/addf400/files/releases, beit_base_patch16_224_pt22k.pth (pre-trained on IN-22K)"
+    cim = "https://github.com/weivision/Correlational-Image-Modeling, README; or "
+    return {
+        "Scratch-ViT-S": RandomInit(arch=Arch(name=VIT_S)),
+        "Scratch-ViT-B": RandomInit(arch=Arch(name=VIT_B)),
+        "MP3-ViT-B": _given("MP3", VIT_B, ""),
+        "MoCo-v3-ViT-S": _given("MoCo v3", VIT_S, f"{FAIR}moco-v3/vit-s-300ep/vit-s-300ep.pth.tar"),
+        "MoCo-v3-ViT-B": _given("MoCo v3", VIT_B, f"{FAIR}moco-v3/vit-b-300ep/vit-b-300ep.pth.tar"),
+        "DINO-ViT-S": _given("DINO", VIT_S, f"{FAIR}dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"),
+        "DINO-ViT-B": _given("DINO", VIT_B, f"{FAIR}dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"),
+        "BEiT-ViT-S": _given("BEiT", "", ""),
+        "BEiT-ViT-B": _given("BEiT", "beit_base_patch16_224", beit),
+        "SimMIM-ViT-S": _given("SimMIM", VIT_S, f"{OURS}simmim_vit_small_plain"),
+        "SimMIM-ViT-B": _given("SimMIM", "beit_base_patch16_224", "https://github.com/microsoft/SimMIM, README"),
+        "MAE-ViT-S": _given("MAE", VIT_S, f"{OURS}mae_vit_small"),
+        "MAE-ViT-B": _given("MAE", VIT_B, f"{FAIR}mae/pretrain/mae_pretrain_vit_base.pth"),
+        "CIM-ViT-S": _given("CIM", VIT_S, f"{OURS}cim_vit_small"),
+        "CIM-ViT-B": _given("CIM", VIT_B, f"{cim}{OURS}cim_vit_base"),
+    }
+
+
+def _resnets() -> dict[str, RandomInit | FromCheckpoint]:
+    """Rows for ResNet-50; random weights with RSB's recipes are RSB itself."""
+    moco = f"{FAIR}moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar"
+    simsiam = f"{FAIR}simsiam/models/100ep-256bs/pretrain/checkpoint_0099.pth.tar"
+    return {
+        "RSB-R50": RandomInit(arch=Arch(name=R50)),
+        "SimSiam-R50": _given("SimSiam", R50, simsiam),
+        "MoCo-v2-R50": _given("MoCo v2", R50, moco),
+        "SimCLR-R50": _given("SimCLR", R50, ZOO),
+        "BYOL-R50": _given("BYOL", R50, ZOO),
+        "SwAV-R50": _given("SwAV", R50, f"{FAIR}deepcluster/swav_800ep_pretrain.pth.tar"),
+        "SimMIM-R50": _given("SimMIM", R50, f"{OURS}simmim_resnet50"),
+        "CIM-R50": _given("CIM", R50, f"{OURS}cim_resnet50"),
+    }
+
+
+def paper() -> Benchmark:
+    """All rows and columns of the paper; a subject without a checkpoint shows its published figures and dashes.
+
+    Every pre-trained ViT is fine-tuned by CIM's recipe, so that one column holds one protocol; the published figures
+    come from each method's own. Robustness rests on that classifier, for ResNet-50 on the one of RSB A3.
+
+    Command: ``cim-bench run paper --plan`` says what is missing; then ``cim-bench run paper --data.root IMAGENET
+    --subjects.MAE-ViT-B.path mae_pretrain_vit_base.pth ...``. Hardware: 8 GPUs for a night a fine-tuning.
+    Expected: the published column.
+    """
+    vits, resnets = _vits(), _resnets()
+    scratch = tuple(name for name in vits if name.startswith("Scratch"))
+    small, base = (
+        tuple(name for name in vits if name.endswith(size) and name not in scratch) for size in ("ViT-S", "ViT-B")
     )
-
-
-def cim_vit_small() -> Pretraining:
-    """CIM pre-training of ViT-S/16 on ImageNet-1K, as published but for bf16 in place of fp32.
-
-    Command: ``accelerate launch -m cim_bench.cli pretrain cim_vit_small --data.root IMAGENET``.
-    Hardware: 8 GPUs of 80 GB in the paper; any number works, the effective batch stays 4096.
-    Time: not measured by us. Expected: 81.6 % top-1 after `finetune_cim_vit_small` (reported).
-    """
-    return _cim("vit_small_patch16_224")
-
-
-def cim_vit_base() -> Pretraining:
-    """CIM pre-training of ViT-B/16 on ImageNet-1K, as published but for bf16 in place of fp32.
-
-    Command: ``accelerate launch -m cim_bench.cli pretrain cim_vit_base --data.root IMAGENET``.
-    Hardware: 8 GPUs of 80 GB in the paper; any number works, the effective batch stays 4096.
-    Time: not measured by us. Expected: 83.1 % top-1 after `finetune_cim_vit_base` (reported).
-    """
-    return _cim("vit_base_patch16_224")
-
-
-def finetune_cim_vit_small() -> Finetune:
-    """Fine-tuning of ViT-S by CIM's public script: 200 epochs.
-
-    Command: ``cim-bench evaluate CHECKPOINT --evaluators finetune_cim_vit_small --data.root IMAGENET``.
-    Hardware: 8 GPUs in the paper. Time: not measured by us. Expected: 81.6 % for CIM (reported).
-    """
-    return Finetune(training=cim_finetune_training(epochs=200))
-
-
-def finetune_cim_vit_base() -> Finetune:
-    """Fine-tuning of ViT-B by CIM's public script: 100 epochs.
-
-    Command: ``cim-bench evaluate CHECKPOINT --evaluators finetune_cim_vit_base --data.root IMAGENET``.
-    Hardware: 8 GPUs in the paper. Time: not measured by us. Expected: 83.1 % for CIM (reported).
-    """
-    return Finetune()
-
-
-def _mae(epochs: int) -> Finetune:
-    training = Training(
-        epochs=epochs,
-        warmup_epochs=5,
-        effective_batch=1024,
-        base_lr=5e-4,
-        min_lr=1e-6,
-        weight_decay=0.05,
-        layer_decay=0.65,
+    evaluators: dict[str, Evaluator] = {
+        "knn": KNN(),
+        "knn_r50": KNN(feature="pool"),
+        "linear_probe": LinearProbe(),
+        "linear_probe_r50": LinearProbe(feature="pool"),
+        "finetune_vit_small": finetune_cim_vit_small(),
+        "finetune_vit_base": finetune_cim_vit_base(),
+        "finetune_scratch": finetune_scratch_vit_base(),
+        "finetune_rsb_a3": finetune_rsb_a3(),
+        "finetune_rsb_a2": finetune_rsb_a2(),
+        "adversarial": Adversarial(),
+        "corruptions": Corruptions(),
+        "imagenet_a": imagenet_a(),
+        "imagenet_r": imagenet_r(),
+        "imagenet_sketch": imagenet_sketch(),
+    }
+    only = {
+        "knn": tuple(vits),
+        "knn_r50": tuple(resnets),
+        "linear_probe": tuple(vits),
+        "linear_probe_r50": tuple(resnets),
+        "finetune_vit_small": small,
+        "finetune_vit_base": base,
+        "finetune_scratch": scratch,
+        "finetune_rsb_a3": tuple(resnets),
+        "finetune_rsb_a2": tuple(resnets),
+    }
+    return Benchmark(
+        name="paper", subjects={**vits, **resnets}, evaluators=evaluators, only=only, data=Data(), report="matrix"
     )
-    return Finetune(training=training, train_positions=True, crop_pct=0.875)
-
-
-def finetune_mae_vit_base() -> Finetune:
-    """Fine-tuning of ViT-B by MAE's FINETUNE.md: 100 epochs, layer decay 0.65, trained positions, crop 0.875.
-
-    Command: ``cim-bench evaluate CHECKPOINT --evaluators finetune_mae_vit_base --data.root IMAGENET``.
-    Hardware: 32 V100, 7 h 11 min (MAE's README). Expected: 83.664 % for the released MAE ViT-B (reported).
-    """
-    return _mae(100)
-
-
-def finetune_mae_vit_small() -> Finetune:
-    """MAE's ViT-B fine-tuning with CIM's 200 epochs for ViT-S; MAE publishes no ViT-S recipe.
-
-    Command: ``cim-bench evaluate CHECKPOINT --evaluators finetune_mae_vit_small --data.root IMAGENET``.
-    Hardware and time: not measured by us. Expected: 80.6 % for MAE ViT-S in CIM's table (reported).
-    """
-    return _mae(200)

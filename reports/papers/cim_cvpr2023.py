@@ -5,17 +5,32 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
+
+import pandas as pd
 
 from cim_bench.record import Record, write_atomic
+from cim_bench.reports.archs import is_resnet
 from cim_bench.reports.build import build
 from cim_bench.reports.corruption_rows import with_corruption_summaries
-from cim_bench.reports.frames import CITATION, published_records, read_runs, records_frame
-from cim_bench.reports.notes import DASH
+from cim_bench.reports.frames import (
+    CITATION,
+    FIELDS,
+    INTERVAL,
+    flat_records,
+    published_records,
+    read_runs,
+    records_frame,
+)
+from cim_bench.reports.notes import DASH, pretext_note
 from cim_bench.reports.papers import robustness
 from cim_bench.reports.render import to_csv, to_markdown
 from cim_bench.reports.table import Column, FilledTable, FlatRecord, RowField, Table
 
 PAPER_BENCHMARK = "imagenet-1k"
+
+# Markdown and CSV by file name.
+Texts: TypeAlias = dict[str, tuple[str, str]]
 
 
 def _data(record: FlatRecord) -> str:
@@ -44,7 +59,7 @@ VIT = Table(
         RowField(title="Method", name="name"),
         ARCH,
         RowField(title="Data", name="benchmark", show=_data, with_n=True),
-        RowField(title="Pretext", name="pretext"),
+        RowField(title="Pretext", name="pretext", note=pretext_note),
         RowField(title="Epochs", name="epochs"),
     ),
     columns=(
@@ -63,6 +78,32 @@ VIT = Table(
 )
 
 
+def cnn_table(frame: pd.DataFrame) -> Table:
+    """The table of ResNets: like `VIT`, with a column for each number of epochs that they were fine-tuned for.
+
+    One subject is fine-tuned for 100 epochs and for 300: two numbers of one row. Published ones are among `frame`.
+    """
+    *frozen, tuned = VIT.columns
+    found = set(frame["finetune_epochs"][frame["evaluator"] == "finetune"])
+    columns = [
+        replace(
+            tuned,
+            title=f"Fine-tune top-1, {epochs:g} epochs",
+            select={**tuned.select, "finetune_epochs": epochs},
+            settings={"training.epochs": epochs},
+        )
+        for epochs in sorted(found - {None})
+    ]
+    if None in found:
+        columns.append(replace(tuned, select={**tuned.select, "finetune_epochs": None}))
+    return replace(
+        VIT,
+        title="Top-1 accuracy of pre-trained ResNets",
+        columns=(*frozen, *columns),
+        caption="Published ResNets were fine-tuned by timm's RSB: A3 for 100 epochs, A2 for 300.",
+    )
+
+
 def render(runs: Path, keys: Collection[str] | None = None) -> str:
     """The tables over all records below `runs` and the paper's numbers, as Markdown.
 
@@ -76,8 +117,8 @@ def render(runs: Path, keys: Collection[str] | None = None) -> str:
 def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = None) -> str:
     """Write each table that has a measured row: as Markdown, and as a CSV with one line a cell and record keys.
 
-    ``vit.md`` and ``vit.csv`` for k-NN, linear and fine-tuned top-1; ``robustness.md`` and ``robustness.csv`` for
-    attacks, corruptions and shifted data sets.
+    ``vit.md`` and ``vit.csv`` for k-NN, linear and fine-tuned top-1 of ViTs, ``cnn.md`` and ``cnn.csv`` for those of
+    ResNets; ``robustness.md`` and ``robustness.csv`` for attacks, corruptions and shifted data sets.
 
     Args:
         runs: A folder that ``cim-bench run`` has written, or one ``records.jsonl``.
@@ -93,7 +134,11 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
         ValueError: If no measured record there belongs to a table, if the records contradict each other, or if the
             outcomes of a job cannot be read.
     """
-    texts = _texts(runs, keys)
+    return write_texts(_texts(runs, keys), runs, out)
+
+
+def write_texts(texts: Texts, runs: Path, out: Path | None) -> str:
+    """Write the files of some tables and return their Markdown; arguments and errors as in `report`."""
     folder = out or (runs if runs.is_dir() else runs.parent)
     for name, (markdown, csv) in texts.items():
         write_atomic(folder / f"{name}.md", markdown)
@@ -101,18 +146,45 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
     return "\n".join(markdown for markdown, _ in texts.values())
 
 
-def _texts(runs: Path, keys: Collection[str] | None) -> dict[str, tuple[str, str]]:
-    """Markdown and CSV of each table that has a measured row, by file name."""
+def load_frame(runs: Path, keys: Collection[str] | None) -> pd.DataFrame:
+    """The records below `runs` as a frame, with the rows that follow from corruptions; arguments as in `report`.
+
+    Raises:
+        FileNotFoundError: If `runs` does not exist.
+        ValueError: If a line is not a record, or the outcomes of a job cannot be read.
+    """
     found = [(r, f) for r, f in read_runs(runs) if keys is None or r.key in keys or r.measurement is None]
     # Job folders are named by hash: sorting makes the row order independent of it.
     measured = sorted((record for record, _ in found), key=_order)
-    texts = {}
-    if vit := _vit(measured):
-        texts["vit"] = (to_markdown(vit), to_csv(vit))
-    frame = records_frame([*measured, *published_records("robustness")])
-    frame = with_corruption_summaries(frame, {record.key: folder for record, folder in found})
-    if tables := robustness.fill(frame, ARCH):
-        texts["robustness"] = (robustness.markdown(tables), robustness.csv_text(tables))
+    return with_corruption_summaries(records_frame(measured), {record.key: folder for record, folder in found})
+
+
+def tables(measured: pd.DataFrame) -> Texts:
+    """Each table that has a measured row.
+
+    Args:
+        measured: As made by `load_frame`.
+
+    Raises:
+        ValueError: If the records contradict each other.
+    """
+    texts: Texts = {}
+    records = flat_records(measured)
+    vits = sorted(published_records("imagenet-vit"), key=lambda record: record.subject.arch, reverse=True)
+    vit = _with_published([record for record in records if not is_resnet(record["arch"])], vits)
+    if filled := _fill(VIT, vit):
+        texts["vit"] = (to_markdown(filled), to_csv(filled))
+    resnets = [record for record in records if is_resnet(record["arch"])]
+    cnn = _with_published(resnets, published_records("imagenet-cnn"))
+    if filled := _fill(cnn_table(cnn), cnn):
+        texts["cnn"] = (to_markdown(filled), to_csv(filled))
+    if filled_all := robustness.fill(_with_published(records, published_records("robustness")), ARCH):
+        texts["robustness"] = (robustness.markdown(filled_all), robustness.csv_text(filled_all))
+    return texts
+
+
+def _texts(runs: Path, keys: Collection[str] | None) -> Texts:
+    texts = tables(load_frame(runs, keys))
     if not texts:
         raise ValueError(
             f"no measured k-NN, linear, fine-tune or robustness record in {runs}; run a benchmark there first"
@@ -120,12 +192,17 @@ def _texts(runs: Path, keys: Collection[str] | None) -> dict[str, tuple[str, str
     return texts
 
 
-def _vit(measured: Sequence[Record]) -> FilledTable | None:
-    published = sorted(published_records("imagenet-vit"), key=lambda record: record.subject.arch, reverse=True)
-    filled = build(VIT, records_frame([*measured, *published]))
+def _with_published(measured: Sequence[FlatRecord], published: Sequence[Record]) -> pd.DataFrame:
+    quoted = [{**record, INTERVAL: None} for record in flat_records(records_frame(published))]
+    return pd.DataFrame([*measured, *quoted], columns=[*FIELDS, INTERVAL], dtype=object)
+
+
+def _fill(table: Table, frame: pd.DataFrame) -> FilledTable | None:
+    """The filled table with its caption; ``None`` without a measured row."""
+    filled = build(table, frame)
     if not any(row.source == "measured" for row in filled.rows):
         return None
-    return replace(filled, table=replace(VIT, caption=_caption(filled)))
+    return replace(filled, table=replace(table, caption=_caption(filled)))
 
 
 def _order(record: Record) -> tuple[str, str, str, float]:
@@ -140,6 +217,7 @@ def _caption(filled: FilledTable) -> str:
     lines = ["Measured rows: value [95% Wilson interval] in percent; n: samples measured; bold: the best."]
     if small:
         sets = f"small data set{'s' if len(small) > 1 else ''} {', '.join(small)}"
-        lines.append(f"They are on the {sets}, and are **not comparable** with the published ImageNet-1K rows.")
+        which = f"Those on the {sets} are" if PAPER_BENCHMARK in found else f"They are on the {sets}, and are"
+        lines.append(f"{which} **not comparable** with the published ImageNet-1K rows.")
     lines.append(f'Rows marked "reported" are quoted from {CITATION}.')
-    return "\n".join(lines)
+    return "\n".join(filter(None, [*lines, filled.table.caption]))

@@ -10,7 +10,7 @@ import pandas as pd
 from cim_bench.reports.build import build
 from cim_bench.reports.corruption_rows import CLEAN
 from cim_bench.reports.frames import CITATION, flat_records
-from cim_bench.reports.notes import DASH
+from cim_bench.reports.notes import DASH, pretext_note
 from cim_bench.reports.papers.robustness_rows import EVALUATORS, SHIFTS, other_shifts, placed, with_telling_knobs
 from cim_bench.reports.render import to_csv, to_markdown
 from cim_bench.reports.table import Column, FilledTable, FlatRecord, RowField, Table
@@ -42,7 +42,7 @@ def _mce(title: str, variant: str, metric: str = "mce") -> Column:
     return Column(title=title, metric=metric, select={"evaluator": "corruptions", "variant": variant}, percent=True)
 
 
-_METHOD = RowField(title="Method", name="name")
+_METHOD = RowField(title="Method", name="name", note=pretext_note)
 _SET = RowField(title="Data", name="benchmark", with_n=True)
 
 CORRUPTIONS = Table(
@@ -98,7 +98,7 @@ def csv_text(tables: Sequence[FilledTable]) -> str:
 
 def _robustness(records: Sequence[FlatRecord], arch: RowField) -> Table:
     measured = [record for record in records if record["source"] == "measured"]
-    columns = _columns(measured)
+    columns = columns_of(measured)
     caption = [_CAPTION, f'Rows marked "reported" are quoted from {CITATION}; they give no attack settings.']
     if any(column.select["variant"] == "generated" for column in columns):
         caption.insert(1, _GENERATED_CAPTION)
@@ -113,7 +113,7 @@ def _robustness(records: Sequence[FlatRecord], arch: RowField) -> Table:
     )
 
 
-def _columns(measured: Sequence[FlatRecord]) -> tuple[Column, ...]:
+def columns_of(measured: Sequence[FlatRecord]) -> tuple[Column, ...]:
     """The slides' columns, and further ones for what else was measured."""
     found = {(record["evaluator"], record["variant"]) for record in measured}
     attacks = sorted({str(variant) for evaluator, variant in found if evaluator == "adversarial" and variant})

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cim_bench.reports.corruption_rows import CLEAN, base_of, is_generated
-from cim_bench.reports.notes import as_255
 from cim_bench.reports.table import FlatRecord
+from cim_bench.units import as_255
 
 EVALUATORS = ("adversarial", "corruptions", "shifts")
 
@@ -22,7 +22,8 @@ def placed(records: Sequence[FlatRecord]) -> list[dict[str, Any]]:
     """The records of the robustness table, with their data set as benchmark and their column as variant.
 
     A shifted set's clean accuracy on the same classes becomes a remark on its number. A failed record has the data
-    set and the column that its settings tell, and ``None`` for what they do not.
+    set and the column that its settings tell, and ``None`` for what they do not. Of fine-tunings, those
+    stay whose clean top-1 belongs beside the other numbers of their row.
     """
     clean = {
         (record["key"], record["benchmark"]): record
@@ -38,7 +39,33 @@ def placed(records: Sequence[FlatRecord]) -> list[dict[str, Any]]:
         if record["evaluator"] == "shifts" and (own := clean.get((record["key"], record["benchmark"]))):
             warnings = (*warnings, f"clean top-1 on the same classes: {100 * own['value']:.1f}, n={own['n']:,}")
         found.append({**record, "benchmark": benchmark, "variant": column, "warnings": warnings})
-    return found
+    return _with_one_clean(found)
+
+
+def _with_one_clean(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of several fine-tunings of one checkpoint, the one whose classifier was put to the test; none, if none was.
+
+    One that is not among the records counts too: another's clean top-1 is not that of the classifier in its row.
+    """
+    tested = {(*_tuned(record), record["job"]) for record in records if record["evaluator"] != "finetune"}
+    tunings: dict[tuple[str, ...], set[str]] = {}
+    for record in records:
+        job = record["key"] if record["evaluator"] == "finetune" else record["job"]
+        if job:
+            tunings.setdefault(_tuned(record), set()).add(job)
+    return [
+        record
+        for record in records
+        if record["evaluator"] != "finetune"
+        or (*_tuned(record), record["key"]) in tested
+        or len(tunings.get(_tuned(record), ())) < 2
+    ]
+
+
+def _tuned(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which backbone was fine-tuned, by row: that of the fine-tuning, or of the classifier that came out."""
+    backbone = "checkpoint" if record["evaluator"] == "finetune" else "parent"
+    return tuple(record[name] for name in ("source", "name", "benchmark", backbone))
 
 
 def other_shifts(records: Sequence[FlatRecord]) -> list[dict[str, Any]]:

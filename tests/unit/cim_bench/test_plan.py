@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import pytest
@@ -87,6 +87,41 @@ def test_jobs_of_each_subject_in_order_with_their_needs() -> None:
 def test_a_classifier_without_finetuning_is_refused() -> None:
     with pytest.raises(ValueError, match="attack needs a fine-tuned classifier; add a finetune evaluator"):
         make_plan(benchmark(["random"], ["probe", "attack"]))
+
+
+def test_an_evaluator_runs_for_the_subjects_it_is_meant_for_and_heads_come_from_their_own_finetuning() -> None:
+    other = {"other": Finetune(), **EVALUATORS}
+    chosen = replace(
+        benchmark(["trained", "random"], []),
+        evaluators=other,
+        only={"other": ("tra*",), "tuning": ("random",), "probe": ("random",), "shift": ("trained",)},
+    )
+    assert [(job.name, job.needs[-1:]) for job in make_plan(chosen)] == [
+        ("trained/pretrain", ()),
+        ("trained/other", ("trained/pretrain",)),
+        ("trained/attack", ("trained/other",)),
+        ("trained/shift", ("trained/other",)),
+        ("random/probe", ()),
+        ("random/tuning", ()),
+        ("random/attack", ("random/tuning",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        ({"prob": ("random",)}, "only names 'prob', which is no evaluator of attack, probe"),
+        ({"probe": ("randm*",)}, "only.probe has 'randm\\*', which fits no subject of random"),
+    ],
+)
+def test_a_restriction_to_nothing_is_refused(only: dict[str, tuple[str, ...]], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_plan(replace(benchmark(["random"], ["attack", "probe", "tuning"]), only=only))
+
+
+def test_a_subject_whose_checkpoint_nobody_gave_has_no_jobs() -> None:
+    absent = replace(benchmark(["random"], ["probe"]), subjects={"MP3": FromCheckpoint(method="MP3")})
+    assert make_plan(absent) == []
 
 
 def test_a_benchmark_without_evaluators_only_pretrains() -> None:

@@ -108,9 +108,11 @@ def test_an_override_of_every_kind_of_registered_recipe() -> None:
     )
     assert (pretraining.training.epochs, pretraining.pretext.num_exemplars, pretraining.export) == (3, 2, "ema")
     assert replace(pretraining.training, epochs=1) == replace(load_recipe("cim_vit_base").training, epochs=1)
-    demo = override(load_recipe("demo"), ["--subjects.CIM.training.epochs", "1", "--subjects.CIM.data.root", "x"], "p")
-    assert demo.subjects["CIM"].training.epochs == 1
-    assert demo.subjects["CIM"].data.root == "x"
+    demo = override(
+        load_recipe("demo"), ["--subjects.CIM-ViT.training.epochs", "1", "--subjects.CIM-ViT.data.root", "x"], "p"
+    )
+    assert demo.subjects["CIM-ViT"].training.epochs == 1
+    assert demo.subjects["CIM-ViT"].data.root == "x"
     assert demo.data == load_recipe("demo").data
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cim_bench.recipe import Machine, Training
@@ -110,6 +115,42 @@ def test_processes_see_disjoint_parts_of_the_same_batches() -> None:
         assert sorted(both) == sorted(batch)
     later = list(StepSampler(20, whole, batch=8, seed=3, start=3, rank=0, processes=1))
     assert later == one[3:]
+
+
+@given(
+    samples=st.integers(12, 60),
+    micro=st.integers(1, 3),
+    passes=st.sampled_from([1, 2, 4]),
+    repeats=st.integers(1, 4),
+    start=st.integers(0, 5),
+)
+def test_repeated_augmentation(samples: int, micro: int, passes: int, repeats: int, start: int) -> None:
+    """Epochs of unchanged length; copies in a row, each drawn anew; the same passes however processes share them."""
+    batch = micro * passes
+    training = Training(epochs=2, effective_batch=batch, base_lr=1, repeats=repeats)
+
+    def made(processes: int, start: int = 0) -> list[list[tuple[int, int]]]:
+        steps = Steps.plan(samples, training, Machine(micro_batch=micro), processes)
+        place = {"batch": batch, "seed": 3, "start": start, "processes": processes, "repeats": repeats}
+        ranks = [list(StepSampler(samples, steps, rank=rank, **place)) for rank in range(processes)]
+        assert {len(rank) for rank in ranks} == {(steps.total - start) * steps.accumulation}
+        return [part for at_once in zip(*ranks, strict=True) for part in at_once]
+
+    alone = made(1)
+    assert all(made(processes) == alone for processes in (1, 2, 4) if passes % processes == 0)
+    start = min(start, len(alone) // passes)
+    assert made(1, start) == alone[start * passes :]
+    steps = [alone[i : i + passes] for i in range(0, len(alone), passes)]
+    order = [pair for step in steps for row in zip(*step, strict=True) for pair in row]
+    assert len(order) == 2 * (samples // batch) * batch
+    for epoch in range(2):
+        shown = order[epoch * len(order) // 2 :][: len(order) // 2]
+        images = [shown[i : i + repeats] for i in range(0, len(shown), repeats)]
+        for copies in images:
+            assert copies == [(epoch * repeats + copy, copies[0][1]) for copy in range(len(copies))]
+        assert len({copies[0][1] for copies in images}) == len(images)
+    if passes >= repeats:
+        assert all(len({index for _, index in part}) == len(part) for part in alone)
 
 
 def test_accumulated_step_equals_the_whole_batch(tmp_path: Path) -> None:
@@ -220,6 +261,41 @@ def test_decay_spares_biases_norms_and_positions() -> None:
     decayed, free = weight_decay_groups(parts, 0.05)
     assert [id(p) for p in decayed["params"]] == [id(parts.linear.weight)]
     assert (decayed["weight_decay"], free["weight_decay"], len(free["params"])) == (0.05, 0.0, 4)
+
+
+def test_lamb_trains(tmp_path: Path) -> None:
+    """RSB's optimiser takes betas, spares biases of decay, and moves every weight."""
+    before = Net().state_dict()
+    net = run(tmp_path, optimizer="lamb", lr_batch=4, base_lr=8e-3)
+    assert all(not value.equal(before[name]) for name, value in net.state_dict().items())
+    lines = [json.loads(line)["loss"] for line in (tmp_path / LOG).read_text().splitlines()]
+    assert all(math.isfinite(loss) for loss in lines)
+
+
+TWO = """
+import os, sys
+from pathlib import Path
+import torch
+from torch import nn
+from tests.unit.cim_bench.test_training import Net, run
+net = Net()
+net.layers.insert(1, nn.BatchNorm1d(8))
+run(Path(sys.argv[1]), net)
+torch.save(net.state_dict(), Path(sys.argv[1], os.environ["RANK"]))
+"""
+
+
+def test_processes_end_with_the_same_statistics(tmp_path: Path) -> None:
+    """BatchNorm sees a process's own share; the main one's running statistics stand for all."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, str(tmp_path)], check=True, capture_output=True, env=environment)
+    states = [torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2)]
+    assert states[0]["layers.1.num_batches_tracked"] == 6
+    for name, value in states[0].items():
+        assert value.equal(states[1][name]), name
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def test_sincos_positions_by_hand() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"name": "resnet18", "options": {}}, "plain ViTs"),
+        ({"name": "mobilenetv3_small_050", "options": {}}, "CIM, besides ResNets, pre-trains plain ViTs"),
         ({"options": {"patch_size": 5}, "image_size": 35}, "does not divide"),
     ],
 )
@@ -142,3 +142,25 @@ def test_constant_map_iou_is_the_mean_area(model: CIMModel, batch: dict[str, tor
     metrics = model.held_out_metrics(sums)
     assert metrics["val_constant_map_iou"] == pytest.approx(maps.mean().item(), rel=1e-5)
     assert 0 <= metrics["val_map_iou"] <= 1
+
+
+def test_pictures(model: CIMModel, batch: dict[str, torch.Tensor]) -> None:
+    """Context and exemplars; maps tinted inside, darkened outside; the caption's IoU by hand; device cut alike."""
+    figures = model.eval().pictures(batch)
+    assert [[len(line) for line in lines] for lines in figures] == [[4, 4, 4]] * 4
+    first, true, guess = figures[2]
+    assert first[0] is not None
+    assert first[0].image.equal(batch["context"][2])
+    assert first[2] is not None
+    assert first[2].image.equal(batch["exemplars"][2, 1])
+    assert true[0] is None
+    assert guess[0] is None
+    inside = correlation_maps(batch["boxes"], model.side, 32)[2, 1]
+    predicted = model.predict(batch)[0][2, 1] > 0
+    iou = (inside & predicted).sum() / (inside | predicted).sum()
+    assert guess[2] is not None
+    assert guess[2].title == f"predicted, IoU {iou:.2f}"
+    assert true[2] is not None
+    dark = (batch["context"][2] * 0.35).to(torch.uint8)
+    assert true[2].image[:, ~inside].equal(dark[:, ~inside])
+    assert (true[2].image[:, inside].float().mean(1) > dark[:, inside].float().mean(1)).all()

@@ -26,15 +26,21 @@ PARTS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.fixture
 def make() -> Callable[..., Record]:
-    """Builds a record from flat field names; ``error="..."`` makes it a failed one."""
+    """Builds a record from flat field names; ``error="..."`` makes it a failed one.
+
+    ``passed`` is the protocol's; the subject's is ``pretext_passed``.
+    """
 
     def record(**fields: Any) -> Record:
         key, warnings = fields.pop("key", "k1"), tuple(fields.pop("warnings", ()))
         if "error" in fields:
             fields["status"] = "failed"
         built: dict[str, Any] = {}
+        pretext_passed = {"passed": fields.pop("pretext_passed", {})}
         for part, (kind, defaults) in PARTS.items():
-            own = {name: fields.pop(name) for name in list(fields) if name in kind.__dataclass_fields__}
+            own = pretext_passed if part == "subject" else {}
+            names = kind.__dataclass_fields__.keys() & fields.keys() - own.keys()
+            own |= {name: fields.pop(name) for name in names}
             built[part] = kind(**{**defaults, **own})
         assert not fields, f"no such record field: {fields}"
         if built["provenance"].status == "failed":

@@ -79,13 +79,24 @@ def test_a_missing_severity_leaves_a_gap_that_names_it(write_job: Write, tmp_pat
 
 
 def test_clean_error_of_the_fine_tuning(make: Callable[..., Record], write_job: Write, tmp_path: Path) -> None:
-    records = write_job(tmp_path, flags(clean=False), **JOB, checkpoint="child", parent="backbone")
+    records = write_job(tmp_path, flags(clean=False), **JOB, checkpoint="child", parent="backbone", job="t")
     tuned = make(key="t", evaluator="finetune", value=0.7, checkpoint="backbone")
     other = make(key="u", name="other", evaluator="finetune", value=0.1, checkpoint="another")
     errors = by_corruption({r.measurement.variant: 1 - r.measurement.value for r in records if r.measurement})
     assert derived([*records, tuned, other])["relative_mce"]["value"] == pytest.approx(relative_mce(errors, 0.3))
     again = make(key="v", evaluator="finetune", value=0.6, checkpoint="backbone")
-    assert "relative_mce" not in derived([*records, tuned, again])  # which of the two is not on record
+    for both in ([tuned, again], [again, tuned]):  # of two fine-tunings, the one whose classifier was corrupted
+        assert derived([*records, *both])["relative_mce"]["value"] == pytest.approx(relative_mce(errors, 0.3))
+    elsewhere = make(key="t", evaluator="finetune", value=0.2, benchmark="imagenet-1k", checkpoint="backbone")
+    assert "relative_mce" not in derived([*records, again, elsewhere])
+
+
+def test_no_clean_error_of_a_classifier_tuned_elsewhere(
+    make: Callable[..., Record], write_job: Write, tmp_path: Path
+) -> None:
+    records = write_job(tmp_path, flags(clean=False), **JOB, checkpoint="foreign")
+    found = derived([*records, make(key="t", evaluator="finetune", value=0.7, checkpoint="backbone")])
+    assert set(found) == {"mce", "top1 mean"}
 
 
 def test_a_part_of_a_known_whole(make: Callable[..., Record], write_job: Write, tmp_path: Path) -> None:

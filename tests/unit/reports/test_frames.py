@@ -35,11 +35,20 @@ def test_every_column_reads_its_own_field() -> None:
     # Every field has a value of its own, so that a column reading its neighbour shows.
     record = Record(
         key="KEY",
-        subject=SubjectInfo(name="NAME", method="MAE", arch="ARCH", epochs=7.0, checkpoint="CKPT", parent="PARENT"),
+        subject=SubjectInfo(
+            name="NAME",
+            method="MAE",
+            arch="resnet50@160",
+            epochs=7.0,
+            checkpoint="CKPT",
+            parent="PARENT",
+            passed={"c": 3},
+            job="JOB",
+        ),
         protocol=ProtocolInfo(
-            evaluator="EVAL",
+            evaluator="finetune",
             version=3,
-            settings={"a": 1},
+            settings={"training": {"epochs": 9}},
             passed={"b": 2},
             selection="best_on:x",
             partial=True,
@@ -67,16 +76,20 @@ def test_every_column_reads_its_own_field() -> None:
             "name": "NAME",
             "method": "MAE",
             "pretext": "MIM",
-            "arch": "ARCH",
+            "pretext_passed": {"c": 3},
+            "arch": "resnet50@160",
+            "family": "resnet50",
             "epochs": 7.0,
             "checkpoint": "CKPT",
             "parent": "PARENT",
-            "evaluator": "EVAL",
+            "job": "JOB",
+            "evaluator": "finetune",
             "version": 3,
-            "settings": {"a": 1},
+            "settings": {"training": {"epochs": 9}},
             "passed": {"b": 2},
             "selection": "best_on:x",
             "partial": True,
+            "finetune_epochs": 9.0,
             "benchmark": "BENCH",
             "split": "SPLIT",
             "metric": "miou",
@@ -103,7 +116,9 @@ def test_every_column_reads_its_own_field() -> None:
 def test_no_record_field_is_forgotten() -> None:
     parts = (SubjectInfo, ProtocolInfo, Provenance, Measurement)
     fields = [name for part in parts for name in part.__dataclass_fields__]
-    assert sorted(FIELDS) == sorted([*fields, "key", "warnings", "pretext"])
+    fields.remove("passed")  # the subject's, under another name
+    derived = ["pretext", "pretext_passed", "family", "finetune_epochs"]
+    assert sorted(FIELDS) == sorted([*fields, "key", "warnings", *derived])
     assert len(set(fields)) == len(fields)  # flattening loses nothing
 
 
@@ -159,6 +174,20 @@ def test_published_rows_all_load_once_and_cite() -> None:
         assert (row["note"] in record.warnings) == bool(row["note"])
         if row["pretext"]:
             assert PRETEXTS[row["method"].casefold()] == row["pretext"]
+
+
+def test_every_published_method_has_a_family() -> None:
+    methods = {record.subject.method.casefold() for record in published_records()}
+    assert methods - PRETEXTS.keys() == set()
+    assert len(methods) == 16
+
+
+def test_fine_tuning_epochs_of_measured_and_published(make: Callable[..., Record]) -> None:
+    trained = {"settings": {"training": {"epochs": 90}}}
+    frame = records_frame([make(evaluator="finetune", **trained), make(evaluator="linear_probe", **trained), make()])
+    assert list(frame["finetune_epochs"]) == [90.0, None, None]
+    published = records_frame(published_records("imagenet-cnn"))["finetune_epochs"]
+    assert Counter(published) == {100.0: 3, 300.0: 8}
 
 
 def test_published_robustness_rows_are_told_apart() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from cim_bench.record import Record
 from cim_bench.reports.frames import records_frame
-from cim_bench.reports.notes import as_255, failure_note, one_lineage, record_notes
+from cim_bench.reports.notes import failure_note, one_lineage, pretext_note, record_notes
 from cim_bench.reports.table import Column
+from cim_bench.units import as_255
 
 COLUMN = Column(title="K", metric="top1", select={}, settings={"k": 5})
 
@@ -62,10 +63,18 @@ def test_children_of_a_checkpoint_are_its_family(make: Callable[..., Record]) ->
 
 
 def test_sizes_of_attacks_are_in_255ths(make: Callable[..., Record]) -> None:
-    assert [as_255(eps) for eps in (4 / 255, 0.5 / 255, 8 / 255 / 3, 0.0)] == ["4/255", "0.5/255", "2.667/255", "0/255"]
+    sizes = (4 / 255, 0.5 / 255, 8 / 255 / 3, 0.0)
+    assert [as_255(eps) for eps in sizes] == ["4/255", "0.5/255", "2.66667/255", "0/255"]
     column = Column(title="FGSM", metric="top1", select={})
     passed = {"eps": [2 / 255, 4 / 255], "alpha": 1 / 255, "steps": 3}
     (note,) = record_notes(column, _flat(make(evaluator="adversarial", passed=passed)))
     assert note == "adversarial with alpha=1/255, eps=2/255, 4/255, steps=3"
     (note,) = record_notes(column, _flat(make(evaluator="finetune", passed={"eps": 1e-8})))  # an optimiser's
     assert note == "finetune with eps=1e-08"
+
+
+def test_settings_of_the_pretext_are_told_apart_from_the_protocols(make: Callable[..., Record]) -> None:
+    record = _flat(make(method="CIM", pretext_passed={"photometric": False, "max_degrees": 0}, passed={"k": 9}))
+    assert pretext_note(record) == "CIM with max_degrees=0, photometric=False"
+    assert record_notes(COLUMN, record) == ["knn with k=9"]
+    assert pretext_note(_flat(make(passed={"k": 9}))) == ""

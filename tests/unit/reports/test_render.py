@@ -101,3 +101,15 @@ def test_a_ratio_may_be_printed_in_percent() -> None:
     text = to_markdown(FilledTable(table=table, rows=(row,)))
     assert "| mCE (%) ↓         |" in text
     assert "| 48.5 [40.0, 50.0] |" in text
+
+
+def test_differences_have_a_sign_and_points() -> None:
+    columns = tuple(Column(title="D", metric=metric, select={}, difference=True) for metric in ("top1", "mce"))
+    cells = [Cell(value=0.0042, source="measured"), Cell(value=-0.05)], [Cell(value=-0.0001), Cell()]
+    rows = tuple(Row(labels=("a", "b"), source="reported", cells=tuple(pair)) for pair in cells)
+    filled = FilledTable(table=replace(TABLE, columns=columns), rows=rows)
+    text = to_markdown(filled)
+    assert "| D (points) ↑ | D ↓    |" in text
+    assert "| +0.4         | -0.050 |" in text
+    assert "| +0.0         |      – |" in text  # not -0.0
+    assert [line["source"] for line in csv.DictReader(to_csv(filled).splitlines())] == ["measured", *["reported"] * 3]

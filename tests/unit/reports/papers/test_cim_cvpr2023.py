@@ -103,3 +103,70 @@ def test_reports_import_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def resnets(make: Make, tmp_path: Path) -> Path:
+    """A small ResNet, frozen and fine-tuned for 4 epochs, and a ResNet-50 that was fine-tuned twice on ImageNet."""
+    root = tmp_path / "runs"
+    small = {"name": "small", "method": "CIM", "arch": "resnet10t@64", "epochs": 9.0, "checkpoint": "S", "n": 450}
+    tuned = {"evaluator": "finetune", "settings": {"training": {"epochs": 4}}, "passed": {"training.epochs": 4}}
+    write_records(root / "a", [make(**small, key="a", variant="k=20", value=0.5)])
+    write_records(root / "b", [make(**small, **tuned, key="b", value=0.6)])
+    large = {"name": "CIM-R50", "method": "CIM", "arch": "resnet50@224", "epochs": 300.0, "checkpoint": "L"}
+    for key, epochs, value in (("c", 100, 0.78), ("d", 300, 0.8)):
+        passed = {"training.epochs": epochs, "mixup": 0.1}
+        place = {"evaluator": "finetune", "benchmark": "imagenet-1k", "n": 50_000, "passed": passed}
+        record = make(**large, **place, key=key, value=value, settings={"training": {"epochs": epochs}, "mixup": 0.1})
+        write_records(root / key, [record])
+    return root
+
+
+def test_resnets_have_a_table_with_a_column_for_each_fine_tuning(resnets: Path) -> None:
+    text = report(resnets)
+    assert not (resnets / "vit.md").exists()
+    assert text == (resnets / "cnn.md").read_text()
+    lines = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    header, _, *rows = lines
+    tuned = [f"Fine-tune top-1, {epochs} epochs (%) ↑" for epochs in (4, 100, 300)]
+    assert header[5:] == ["k-NN top-1 (%) ↑", "Linear top-1 (%) ↑", *tuned]
+    assert rows[0][:5] == ["CIM-R50", "resnet50@224", "imagenet-1k, n=50,000", "CIM", "300"]
+    assert [cell.split("[")[0].strip() for cell in rows[0][5:]] == ["–", "–", "–", "78.0", "80.0"]
+    assert rows[1][:5] == ["small", "resnet10t@64", "photos, n=450", "CIM", "9"]
+    assert [cell.split("[")[0].strip() for cell in rows[1][5:]] == ["50.0", "–", "60.0", "–", "–"]
+    published = {row[0]: row[4:] for row in rows[2:]}
+    assert len(published) == len(rows[2:]) == 9
+    assert published["RSB A3"] == ["–", "–", "–", "–", "78.1", "–"]
+    assert published["CIM"] == ["300", "–", "–", "–", "78.6", "80.1"]
+    assert published["BYOL"] == ["400", "–", "–", "–", "–", "80.0"]
+    assert "A3 for 100 epochs, A2 for 300" in text
+    assert "Those on the small data set photos are **not comparable** with the published" in text
+    assert "- ¹ finetune with mixup=0.1\n" in text  # epochs are in the header
+
+
+def test_vits_and_resnets_are_in_two_tables(make: Make, resnets: Path) -> None:
+    write_records(resnets / "v", [make(key="v", arch="vit_small@64", variant="k=20")])
+    vit, cnn = report(resnets).split("### ")[1:]
+    assert "resnet" not in vit
+    assert "vit" not in cnn
+    assert (resnets / "cnn.csv").read_text().count("\n") == 1 + (2 + 9) * 5
+
+
+def test_a_failed_fine_tuning_of_a_resnet_is_in_its_column(make: Make, resnets: Path) -> None:
+    failed = {"evaluator": "finetune", "settings": {"training": {"epochs": 300}}, "error": "loss is nan"}
+    subject = {"name": "small", "method": "CIM", "arch": "resnet10t@64", "epochs": 9.0}
+    write_records(resnets / "f", [make(key="", **subject, **failed)])
+    report(resnets)
+    cells = list(csv.DictReader((resnets / "cnn.csv").read_text().splitlines()))
+    said = [line["column"] for line in cells if "loss is nan" in line["footnotes"]]
+    assert said == ["Fine-tune top-1, 300 epochs"]
+
+
+def test_settings_of_the_pretext_are_a_footnote(make: Make, tmp_path: Path) -> None:
+    plain = {"method": "CIM", "pretext_passed": {"max_degrees": 0, "photometric": False}}
+    write_records(tmp_path / "a", [make(**plain, variant="k=20")])
+    write_records(tmp_path / "b", [make(**plain, key="b", evaluator="adversarial", variant="fgsm")])
+    vit, robust = report(tmp_path).split("### ")[1:]
+    assert "| cim     | vit_tiny  | photos, n=100         | CIM ¹ " in vit
+    assert "| cim ¹   | vit_tiny " in robust
+    assert all("- ¹ CIM with max_degrees=0, photometric=False\n" in text for text in (vit, robust))

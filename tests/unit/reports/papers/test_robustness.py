@@ -228,3 +228,79 @@ def test_two_jobs_in_one_cell_are_an_error(make: Make, tmp_path: Path) -> None:
         write_records(tmp_path / key, corruptions(make, value, key=key, benchmark="imagenet-c"))
     with pytest.raises(ValueError, match="two records for row"):
         report(tmp_path)
+
+
+CLASSIFIER: dict[str, Any] = {"evaluator": "adversarial", "checkpoint": "C", "parent": "B", "arch": "resnet50@224"}
+
+
+@pytest.fixture
+def tuned_twice(make: Make, tmp_path: Path) -> Path:
+    """A ResNet that was fine-tuned for 100 epochs and for 300."""
+    for key, epochs, value in (("f1", 100, 0.78), ("f3", 300, 0.8)):
+        tuned = {"evaluator": "finetune", "checkpoint": "B", "settings": {"training": {"epochs": epochs}}}
+        record = make(key=key, arch="resnet50@224", n=50_000, value=value, job="pretraining", **tuned)
+        write_records(tmp_path / key, [record])
+    return tmp_path
+
+
+@pytest.mark.parametrize(("job", "clean"), [("f1", "78.0"), ("f3", "80.0")])
+def test_after_two_fine_tunings_clean_top1_is_that_of_the_attacked_one(
+    make: Make, tuned_twice: Path, job: str, clean: str
+) -> None:
+    write_records(tuned_twice / "v", [make(key="v", **CLASSIFIER, job=job, variant="fgsm", value=0.2)])
+    text = report(tuned_twice)
+    (row,) = [row for row in table(text) if row["Method"] == "cim"]
+    assert row["FGSM (%) ↑"].startswith("20.0 [")
+    assert row["Clean top-1 (%) ↑"].startswith(f"{clean} [")
+    assert "different checkpoints" not in text
+    keys = {
+        line["column"]: line["key"] for line in csv.DictReader((tuned_twice / "robustness.csv").open()) if line["key"]
+    }
+    assert keys == {"FGSM": "v", "Clean top-1": job}
+
+
+def test_both_fine_tunings_in_one_row_are_an_error(make: Make, tuned_twice: Path) -> None:
+    for job, variant in (("f1", "fgsm"), ("f3", "pgd")):
+        write_records(tuned_twice / f"of-{job}", [make(key=f"of-{job}", **CLASSIFIER, job=job, variant=variant)])
+    with pytest.raises(ValueError, match=r"column 'Clean top-1': 'f1' and 'f3'"):
+        report(tuned_twice)
+
+
+@pytest.mark.parametrize(("job", "of_one"), [("f9", "–"), ("", "78.0")])
+def test_clean_top1_of_an_unknown_fine_tuning(make: Make, tuned_twice: Path, job: str, of_one: str) -> None:
+    write_records(tuned_twice / "v", [make(key="v", **CLASSIFIER, job=job, variant="fgsm", value=0.2)])
+    (row,) = [row for row in table(report(tuned_twice)) if row["Method"] == "cim"]
+    assert (row["FGSM (%) ↑"][:4], row["Clean top-1 (%) ↑"]) == ("20.0", "–")
+    # The only one on record is not another one's stand-in; of a classifier without a job it is what is known.
+    (tuned_twice / "f3" / "records.jsonl").unlink()
+    (row,) = [row for row in table(report(tuned_twice)) if row["Method"] == "cim"]
+    assert (row["FGSM (%) ↑"][:4], row["Clean top-1 (%) ↑"].split()[0]) == ("20.0", of_one)
+
+
+def test_two_fine_tunings_wait_for_their_attack(make: Make, tuned_twice: Path) -> None:
+    other = make(key="w", **{**CLASSIFIER, "parent": "D"}, name="other", job="f5", variant="fgsm", value=0.2)
+    write_records(tuned_twice / "w", [other])
+    assert [row["Method"] for row in table(report(tuned_twice))][:2] == ["other", "Scratch"]
+    failed = {"evaluator": "adversarial", "arch": "resnet50@224", "checkpoint": "B", "job": "pretraining"}
+    write_records(tuned_twice / "v", [make(key="", **failed, error="out of memory")])
+    text = report(tuned_twice)
+    (row,) = [row for row in table(text) if row["Method"] == "cim"]
+    assert (row["FGSM (%) ↑"].split(), row["Clean top-1 (%) ↑"]) == (["–", "¹"], "–")
+    assert "- ¹ adversarial failed: out of memory\n" in text
+
+
+def test_a_foreign_classifier_has_the_clean_top1_of_its_attacks(make: Make, tmp_path: Path) -> None:
+    foreign = {"evaluator": "adversarial", "checkpoint": "C", "name": "foreign", "key": "v"}
+    values = (("clean", 0.7), ("fgsm", 0.2))
+    write_records(tmp_path / "v", [make(**foreign, variant=name, value=x) for name, x in values])
+    write_records(tmp_path / "c", corruptions(make, key="c", name="foreign", checkpoint="C", benchmark="photos-c"))
+    (row,) = [row for row in table(report(tmp_path)) if row["Method"] == "foreign"]
+    assert row["Clean top-1 (%) ↑"].startswith("70.0 [")
+    # Beside fine-tuned ones the column is theirs: a gap, and not a number of another protocol.
+    write_records(tmp_path / "f", [make(key="f", evaluator="finetune", checkpoint="B", value=0.6)])
+    text = report(tmp_path)
+    rows = {row["Method"]: row for row in table(text)}
+    assert rows["cim"]["Clean top-1 (%) ↑"].startswith("60.0 [")
+    assert (rows["foreign"]["FGSM (%) ↑"][:4], rows["foreign"]["Clean top-1 (%) ↑"]) == ("20.0", "–")
+    sums = table(text, "Corruptions: mCE, relative mCE and mean top-1")
+    assert [row["Relative mCE (%) ↓"] for row in sums] == ["–"]

@@ -1,0 +1,219 @@
+"""Public checkpoints as ours: read the file, recognise its format, apply its key map, and account for every key."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cim_bench.backbone import SIZED, load_exact
+from cim_bench.checkpoint import Checkpoint, Meta, content_hash, load_checkpoint, read_meta
+from cim_bench.data.wnids import imagenet_wnids
+from cim_bench.formats.architectures import Shape, choose, measure, normalisation, parse_arch, skeleton
+from cim_bench.formats.key_map import Format, LoadReport, same_method
+from cim_bench.formats.recognise import Found, recognise, suitable
+from cim_bench.formats.resample import resample_positions
+from cim_bench.formats.timm_hub import hub_kind, open_hub
+from cim_bench.formats.weights_file import read_weights_file, state_dicts
+from cim_bench.recipe import FromCheckpoint
+
+HUB = "timm:"
+__all__ = ["LoadReport", "checkpoint_kind", "open_checkpoint"]
+
+
+def open_checkpoint(source: FromCheckpoint) -> tuple[Checkpoint, LoadReport]:
+    """Any checkpoint: a folder of ours, a public file, or ``timm:NAME``.
+
+    ``FILE#ema`` asks for the EMA encoder of a CIM pre-training file. The keys must be exactly those of the
+    architecture after the format's own renaming and dropping; nothing is ever left at its initialisation.
+
+    Args:
+        source: What to open, and what it must be.
+
+    Returns:
+        The checkpoint with timm's names in fp32, and the account of its keys.
+
+    Raises:
+        ValueError: One sentence that says what is wrong and what to do.
+    """
+    if source.path.startswith(HUB):
+        state, meta, extra = open_hub(source)
+        return _finish(state, meta, source, extra, "antialias")
+    path, part = _split(source.path)
+    if path.is_dir():
+        checkpoint = load_checkpoint(path)
+        _check_own(source, checkpoint.meta)
+        try:
+            return _finish(
+                checkpoint.state, checkpoint.meta, source, LoadReport(format="cim-bench", matched=()), "size"
+            )
+        except ValueError as error:
+            raise ValueError(f"{path} is a cim-bench checkpoint, but {error}") from error
+    loaded = read_weights_file(path, allow_pickle=source.allow_pickle)
+    found = recognise(state_dicts(loaded, path), source.method, part, path)
+    try:
+        state, meta, report = _apply(found, source, loaded)
+        return _finish(state, meta, source, report, found.format.resample)
+    except ValueError as error:
+        raise ValueError(f"{path} was recognised as {found.format.name}, but {error}") from error
+
+
+def checkpoint_kind(source: FromCheckpoint) -> str:
+    """``backbone``, ``classifier``, or ``missing`` where there is no such file; reads names, not weights.
+
+    Raises:
+        ValueError: If the file can be read but not recognised.
+    """
+    if source.path.startswith(HUB):
+        return hub_kind(source.path)
+    path, part = _split(source.path)
+    if not source.path or not path.exists():
+        return "missing"
+    if path.is_dir():
+        return read_meta(path).kind
+    status = path.stat()
+    return _file_kind(path, part, source.method, source.allow_pickle, (status.st_mtime_ns, status.st_size))
+
+
+@functools.cache
+def _file_kind(path: Path, part: str, method: str, allow_pickle: bool, _version: tuple[int, int]) -> str:
+    states = state_dicts(read_weights_file(path, allow_pickle=allow_pickle, mmap=True), path)
+    kinds = {found.format.kind for found in suitable(states, part)}
+    return kinds.pop() if len(kinds) == 1 else recognise(states, method, part, path).format.kind
+
+
+def _split(path: str) -> tuple[Path, str]:
+    """A path and the part of the file after ``#``; a file whose name has that sign is meant as it is."""
+    name, sign, part = path.rpartition("#")
+    return (Path(path), "") if not sign or Path(path).exists() else (Path(name), part)
+
+
+def _check_own(source: FromCheckpoint, meta: Meta) -> None:
+    if source.method and not same_method(source.method, meta.method):
+        raise ValueError(f"{source.path} was trained by {meta.method}, {source.method} was asked for")
+    asked = parse_arch(source.arch)
+    if asked.name and (asked.name != meta.arch.name or not asked.options.items() <= meta.arch.options.items()):
+        raise ValueError(f"{source.path} is {meta.arch}, {source.arch} was asked for")
+
+
+def _apply(found: Found, source: FromCheckpoint, loaded: Any) -> tuple[dict[str, Tensor], Meta, LoadReport]:
+    """A recognised file in timm's names, its identity, and what was dropped or changed on the way."""
+    fmt = found.format
+    state, dropped = _renamed(found)
+    state, notes = _in_fp32(state)
+    if "reg_token" in state:  # timm's register models add no position to the class token (timm, _convert_dinov2)
+        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+    shape = measure(state, fmt.family, fmt.heads)
+    asked = parse_arch(source.arch)
+    arch = choose(shape, asked, source.image_size)
+    mean, std = (fmt.mean, fmt.std) if fmt.mean and fmt.std else normalisation(arch, asked.tag)
+    meta = Meta(
+        kind=fmt.kind,
+        method=found.method,
+        arch=arch,
+        epochs=_epochs(loaded, fmt, source),
+        seed=0,
+        mean=mean,
+        std=std,
+        classes=_classes(state) if fmt.kind == "classifier" else (),
+        global_pool=_pooling(state, shape) if fmt.kind == "classifier" else None,
+        recipe={"format": fmt.name, "file": Path(source.path).name},
+    )
+    missing = _counters(state, fmt, meta)
+    report = LoadReport(format=fmt.name, matched=(), missing=missing, unexpected=dropped, notes=notes)
+    return state, meta, report
+
+
+def _renamed(found: Found) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    state: dict[str, Tensor] = {}
+    dropped = []
+    for key, value in found.state.items():
+        name = found.format.timm_name(key)
+        if name is None:
+            dropped.append(key)
+        elif name in state:
+            raise ValueError(f"two of its keys are {name} in timm's names, one of them {key}")
+        else:
+            state[name] = value
+    return state, tuple(sorted(dropped))
+
+
+def _in_fp32(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    broken = sorted(k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all())
+    if broken:
+        raise ValueError(
+            f"{len(broken)} of its {len(state)} tensors hold NaN or infinity, such as {', '.join(broken[:3])}: "
+            "the training diverged or the file is damaged; take an earlier checkpoint"
+        )
+    other = sorted({str(v.dtype).removeprefix("torch.") for v in state.values() if v.is_floating_point()} - {"float32"})
+    notes = (f"weights are stored as {' and '.join(other)} and were converted to float32",) if other else ()
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, notes
+
+
+def _counters(state: dict[str, Tensor], fmt: Format, meta: Meta) -> tuple[str, ...]:
+    """Adds the counters that a format may lack, all of them or none."""
+    if not fmt.fresh:
+        return ()
+    wanted = {name for name in _net(meta).state_dict() if name.endswith("num_batches_tracked")}
+    if wanted & state.keys():
+        return ()
+    state |= {name: torch.zeros((), dtype=torch.int64) for name in wanted}
+    return tuple(sorted(wanted))
+
+
+def _classes(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    head = "head.weight" if "head.weight" in state else "fc.weight"
+    rows = state[head].shape[0]
+    wnids = imagenet_wnids()
+    if rows != len(wnids):
+        raise ValueError(
+            f"its {head} has {rows} classes that the file does not name; only heads for ImageNet-1k's 1000 classes are "
+            "read, so fine-tune its backbone with cim-bench"
+        )
+    return wnids
+
+
+def _pooling(state: Mapping[str, Tensor], shape: Shape) -> str | None:
+    if not shape.image_size:
+        return None
+    return "avg" if "fc_norm.weight" in state else "token"
+
+
+def _epochs(loaded: Any, fmt: Format, source: FromCheckpoint) -> float | None:
+    """Pre-training epochs: of the file, else of the user; a fine-tuned file counts those of its fine-tuning."""
+    if fmt.kind == "backbone" and isinstance(loaded, Mapping):
+        if isinstance(loaded.get("epoch"), int):
+            return float(loaded["epoch"] + fmt.epoch_shift)
+        planned = getattr(loaded.get("args"), "epochs", None)
+        if isinstance(planned, int | float):
+            return float(planned)
+    return source.epochs
+
+
+def _net(meta: Meta) -> torch.nn.Module:
+    options = {} if meta.global_pool is None else {"global_pool": meta.global_pool}
+    return skeleton(meta.arch, num_classes=len(meta.classes), **options)
+
+
+def _finish(
+    state: Mapping[str, Tensor], meta: Meta, source: FromCheckpoint, report: LoadReport, resample: str
+) -> tuple[Checkpoint, LoadReport]:
+    """Positions on the wanted grid, and proof that the keys and shapes are exactly those of the architecture."""
+    size = source.image_size or parse_arch(source.arch).image_size or meta.arch.image_size
+    meta = replace(meta, arch=replace(meta.arch, image_size=size))
+    net = _net(meta)
+    shapes = {name: value.shape for name, value in net.state_dict().items()}
+    resampled: tuple[str, ...] = ()
+    if meta.arch.name.startswith(SIZED):
+        state, resampled = resample_positions(state, shapes, resample)
+    load_exact(net, {k: v.to("meta") for k, v in state.items()}, what="its state dict")
+    state = {k: v.contiguous() for k, v in state.items()}
+    matched = tuple(sorted(state.keys() - set(resampled) - set(report.missing)))
+    meta = replace(meta, hash=content_hash(state))
+    return Checkpoint(state=state, meta=meta), replace(report, matched=matched, resampled=tuple(sorted(resampled)))

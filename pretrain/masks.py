@@ -1,0 +1,110 @@
+"""What MAE and SimMIM hide of an image: drawn with its crop, in the loader worker, an exact number of squares."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms as T
+
+from cim_bench.data.transforms import to_uint8
+from cim_bench.pretext import Panel
+
+GREY = 128  # what pictures show in place of hidden pixels
+
+
+class MaskedInputs:
+    """A random resized crop with flip, and which cells of it are hidden.
+
+    Args:
+        side: Pixels a side of the crop.
+        scale: Its area range, as a fraction of the image; its aspect lies in (3/4, 4/3).
+        interpolation: Of the crop's resize.
+        cells: Squares that can be hidden.
+        hidden: How many of them are.
+    """
+
+    def __init__(
+        self, side: int, *, scale: tuple[float, float], interpolation: T.InterpolationMode, cells: int, hidden: int
+    ) -> None:
+        crop = T.RandomResizedCrop(side, scale=scale, ratio=(3 / 4, 4 / 3), interpolation=interpolation)
+        self.view = T.Compose([crop, T.RandomHorizontalFlip()])
+        self.cells, self.hidden = cells, hidden
+
+    def __call__(self, image: Image.Image) -> dict[str, Tensor]:
+        """``image`` (3, side, side) uint8 and ``mask`` (cells,) bool, true where hidden."""
+        return {"image": to_uint8(self.view(image)), "mask": random_mask(self.cells, self.hidden)}
+
+
+def random_mask(cells: int, hidden: int) -> Tensor:
+    """(cells,) bool with exactly `hidden` true, every choice equally likely; from torch's global generator."""
+    mask = torch.zeros(cells, dtype=torch.bool)
+    mask[torch.randperm(cells)[:hidden]] = True
+    return mask
+
+
+def mae_hidden(patches: int, ratio: float) -> int:
+    """How many patches MAE hides: it rounds the visible ones down (facebookresearch/mae, models_mae.py).
+
+    Raises:
+        ValueError: If none would be hidden or visible.
+    """
+    return _some(patches - int(patches * (1 - ratio)), patches, ratio)
+
+
+def simmim_hidden(cells: int, ratio: float) -> int:
+    """How many squares SimMIM hides: it rounds the hidden ones up (microsoft/SimMIM, data/data_simmim.py).
+
+    Raises:
+        ValueError: If none would be hidden or visible.
+    """
+    return _some(math.ceil(cells * ratio), cells, ratio)
+
+
+def _some(hidden: int, cells: int, ratio: float) -> int:
+    if not 0 < hidden < cells:
+        raise ValueError(
+            f"mask_ratio {ratio} hides {hidden} of {cells} squares of an image; "
+            "choose one that leaves some hidden and some visible, or smaller squares"
+        )
+    return hidden
+
+
+def split_mask(mask: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+    """Places of the visible and of the hidden cells, each in ascending order.
+
+    Args:
+        mask: (B, cells) bool, true where hidden.
+        hidden: How many are, in every row.
+
+    Returns:
+        (B, cells - hidden) and (B, hidden) int64.
+    """
+    order = mask.int().argsort(dim=1, stable=True)
+    return order[:, :-hidden], order[:, -hidden:]
+
+
+def enlarge(mask: Tensor, factor: int) -> Tensor:
+    """(B, g, g) to (B, g * factor, g * factor): every cell becomes a square of cells."""
+    return mask.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+
+
+def panels(
+    images: Tensor, shown: Tensor, rebuilt: Tensor, share: float, losses: Tensor
+) -> list[list[list[Panel | None]]]:
+    """A line for each image: itself, what is visible of it, and its reconstruction.
+
+    Args:
+        images: (B, 3, S, S) uint8.
+        shown: Likewise, with `GREY` where hidden.
+        rebuilt: Likewise, with predictions where hidden.
+        share: Of the image that is hidden.
+        losses: (B,).
+    """
+    rows = zip(images.cpu(), shown.cpu(), rebuilt.cpu(), losses.tolist(), strict=True)
+    return [
+        [[Panel(image, "image"), Panel(part, f"{share:.0%} hidden"), Panel(whole, f"reconstruction, loss {loss:.3f}")]]
+        for image, part, whole, loss in rows
+    ]

@@ -1,0 +1,47 @@
+"""Features of public files through `open_checkpoint`, against the public code itself.
+
+Needs checkouts: ``CIM_BENCH_PUBLIC_CIM=FOLDER`` and so on. Real sizes are ``-m slow``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cim_bench.backbone import load_backbone
+from cim_bench.formats.opening import open_checkpoint
+from cim_bench.recipe import FromCheckpoint
+from tests.golden.weights import images
+from tests.parity.public_formats import CASES, COMMITS, checkout, make
+
+
+@pytest.mark.parametrize(
+    "tiny", [pytest.param(True, id="tiny"), pytest.param(False, id="real", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_features_are_those_of_the_public_code(name: str, tiny: bool, tmp_path: Path) -> None:
+    case = CASES[name]
+    folder, size = checkout(case.repo), case.pixels[0 if tiny else 1]
+    if folder is None:
+        pytest.skip(f"CIM_BENCH_PUBLIC_{case.repo} names no checkout of {COMMITS[case.repo]}")
+    if not size:
+        pytest.skip("the public code makes no small model of this format")
+    packed, wanted, _ = make(case, folder, tiny=tiny)
+    file = tmp_path / "public.pth"
+    torch.save(packed, file)
+    part = f"#{case.part}" if case.part else ""
+    checkpoint, report = open_checkpoint(
+        FromCheckpoint(path=f"{file}{part}", method=case.method, arch=case.arch if tiny else "", image_size=size)
+    )
+    assert report.format == name
+    assert (checkpoint.meta.mean, checkpoint.meta.std) == (case.mean, case.std)
+    model = load_backbone(checkpoint, what=name)
+    for kind, output in wanted.items():
+        ours = model(images(size)) if kind == "logits" else model.feature(images(size), kind)
+        difference = float((ours - output).abs().max())
+        print(f"{name}, {checkpoint.meta.arch}, {kind}: largest difference {difference:.1e}")
+        assert float(output.abs().mean()) > 0.01
+        assert difference < 1e-4
