@@ -20,7 +20,7 @@ def outlook(runner: Runner) -> str:
         if reason:
             missing[reason] += 1
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
-    lines.append(f"{len(runner.jobs)} jobs: {counts}; finished ones are skipped" if lines else "no job")
+    lines.append(f"{len(runner.jobs)} jobs: {counts}" if lines else "no job")
     if missing:
         hint = "missing (--data.root gives a set's folder, --evaluators.NAME.data.root that of an evaluator's own set):"
         lines += ["", hint, *(f"  {reason} [{count} jobs]" for reason, count in missing.items())]

@@ -43,7 +43,7 @@ class Evidence:
 
         The limits lie between what random networks of timm show (all norms untouched, edges of 0.95 to 1.0, CKA of
         0.74 to 0.99) and what trained ones do (timm's trained EfficientNet-Lite0: no norm untouched, CKA of 0.4 to
-        0.5); `tests/unit/cim_bench/test_inspect.py` holds both sides.
+        0.5); `tests/unit/cim_bench/formats/test_inspect.py` holds both sides.
         """
         if not self.finite:
             return "features are NOT FINITE: the weights or their normalisation are broken"
@@ -53,7 +53,10 @@ class Evidence:
         if at_start and (self.edge < EDGE or self.alike > ALIKE):
             return "this looks like a RANDOM network: it was never trained, or its weights were never loaded"
         if self.edge < EDGE and self.alike > ALIKE:
-            return "this was HARDLY TRAINED: its norms moved, but matrices and features are those of a random network"
+            return (
+                "LITTLE trained: norms moved, but matrices and features still resemble a random network's, as after "
+                "some thousand steps; a published checkpoint should not"
+            )
         if self.untouched:
             return f"trained, EXCEPT these norms, which are as they were initialised: {', '.join(self.untouched[:6])}"
         return "trained: neither weights nor features are those of a random network"

@@ -39,7 +39,7 @@ def cifar10() -> Benchmark:
     }
     return Benchmark(
         name="cifar10",
-        subjects=dict(subjects(data, machine, image_size=32, vits=budget, resnets=budget)),
+        subjects=subjects(data, machine, image_size=32, vits=budget, resnets=budget),
         evaluators=evaluators,
         only={**ONLY, "finetune": VITS, "finetune_resnet": RESNETS},
         data=data,

@@ -9,7 +9,7 @@ from cim_bench.evals.linear_probe import LinearProbe
 from cim_bench.pretrain.cim import CIM
 from cim_bench.pretrain.mae import MAE
 from cim_bench.pretrain.simmim import SimMIM
-from cim_bench.recipe import Arch, Data, Evaluator, Machine, Pretext, Pretraining, RandomInit, Training
+from cim_bench.recipe import Arch, Data, Evaluator, FromCheckpoint, Machine, Pretext, Pretraining, RandomInit, Training
 
 Options = dict[str, int | float | str | tuple[int, ...]]
 VITS, RESNETS = ("*-ViT",), ("*-ResNet",)
@@ -69,7 +69,7 @@ def training(epochs: int, warmup_epochs: float) -> Training:
 
 def subjects(
     data: Data, machine: Machine, *, image_size: int, vits: Training, resnets: Training
-) -> dict[str, Pretraining | RandomInit]:
+) -> dict[str, Pretraining | FromCheckpoint | RandomInit]:
     """Scratch, SimMIM, MAE and CIM on the ViT; Scratch, SimMIM and CIM on the ResNet."""
 
     def made(arch: Arch, pretext: Pretext, schedule: Training) -> Pretraining:

@@ -25,7 +25,7 @@ def test_jobs_missing_sets_and_absent_checkpoints(
         machine=cpu,
     )
     text = outlook(Runner(benchmark, tmp_path / "out")).splitlines()
-    assert text[:2] == ["missing   random/knn", "1 jobs: 1 missing; finished ones are skipped"]
+    assert text[:2] == ["missing   random/knn", "1 jobs: 1 missing"]
     assert "nowhere" in text[4]
     assert text[4].endswith("[1 jobs]")
     assert text[-2:] == [
@@ -33,7 +33,7 @@ def test_jobs_missing_sets_and_absent_checkpoints(
         "  --subjects.MP3.path FILE        not published",
     ]
     there = Benchmark(**{**vars(benchmark), "data": small_photos})
-    assert outlook(Runner(there, tmp_path / "out")).startswith("to do     random/knn\n1 jobs: 1 to do;")
+    assert outlook(Runner(there, tmp_path / "out")).startswith("to do     random/knn\n1 jobs: 1 to do")
     Runner(there, tmp_path / "out").run()
     assert outlook(Runner(there, tmp_path / "out")).startswith("finished  random/knn\n")
     assert not (tmp_path / "out" / "MP3").exists()

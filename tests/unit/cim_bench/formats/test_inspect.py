@@ -81,7 +81,7 @@ def test_norms_that_moved_do_not_make_a_network_trained() -> None:
         for name, value in model.net.state_dict().items():
             if "norm" in name:
                 value.add_(0.01 * torch.rand_like(value))
-    assert "HARDLY TRAINED" in examine(model).verdict
+    assert "LITTLE trained" in examine(model).verdict
 
 
 def test_features_that_are_not_finite_or_all_the_same() -> None:
