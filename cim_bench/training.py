@@ -143,7 +143,7 @@ class Fit:
             pin_memory=self.engine.device.type == "cuda",
         )
         batches = iter(loader)
-        every = steps.per_epoch * max(1, self.training.epochs // 10)
+        every = steps.per_epoch * math.ceil(self.training.epochs / 5)
         saved, began, since = time.monotonic(), time.monotonic(), self.start
         with (
             Meter(self.title, steps.total, start=self.start, show=main) as meter,
@@ -273,7 +273,7 @@ def fit(
         folder: Gets ``metrics.jsonl``, TensorBoard events and, while training lasts, ``resume.pt``.
         title: Names the work in progress lines and errors.
         after_step: Called with the finished fraction after each optimiser step.
-        validate: Called about ten times in training and at its end; its numbers go to the log.
+        validate: Called about five times in training and at its end; its numbers go to the log.
 
     Raises:
         NonFiniteLossError: With step, files and last good state.

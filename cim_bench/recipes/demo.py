@@ -20,11 +20,11 @@ def demo() -> Benchmark:
     """
     machine = Machine(workers=1, micro_batch=64, save_every_s=30, subset_only=True)
     evaluators: dict[str, Evaluator] = {
-        **probes(linear(90, 10, 256, 5.0)),
+        **probes(linear(60, 6, 256, 5.0)),
         "finetune": finetune(layer_decay=0.8),
         "finetune_resnet": finetune(layer_decay=None),
         "adversarial": Adversarial(crop_pct=1.0),
-        "corruptions": Corruptions(source="generated", subset=90, crop_pct=1.0),
+        "corruptions": Corruptions(source="generated", subset=36, crop_pct=1.0),
         "photos_a": Shift(data=Data(name="photos-a", root="photos-a", val_split="."), crop_pct=1.0),
         "photos_r": Shift(data=Data(name="photos-r", root="photos-r", val_split="."), crop_pct=1.0),
         "photos_sketch": Shift(data=Data(name="photos-sketch", root="photos-sketch", val_split="."), crop_pct=1.0),
@@ -35,8 +35,8 @@ def demo() -> Benchmark:
             PHOTOS,
             machine,
             image_size=64,
-            vits=training(epochs=9, warmup_epochs=2),
-            resnets=training(epochs=4, warmup_epochs=1),
+            vits=training(epochs=6, warmup_epochs=2),
+            resnets=training(epochs=3, warmup_epochs=1),
         ),
         evaluators=evaluators,
         only={**ONLY, "finetune": VITS, "finetune_resnet": RESNETS},
@@ -46,7 +46,7 @@ def demo() -> Benchmark:
 
 
 def finetune(layer_decay: float | None) -> Finetune:
-    """Four epochs without strong augmentation."""
+    """Two epochs without strong augmentation."""
     return Finetune(
         auto_augment="",
         reprob=0.0,
@@ -56,7 +56,7 @@ def finetune(layer_decay: float | None) -> Finetune:
         crop_pct=1.0,
         drop_path=0.0,
         training=Training(
-            epochs=4,
+            epochs=2,
             warmup_epochs=1,
             effective_batch=64,
             base_lr=2e-3,
