@@ -23,7 +23,9 @@ from cim_bench.reports.frames import (
     records_frame,
 )
 from cim_bench.reports.notes import DASH, pretext_note
+from cim_bench.reports.others import other_tables
 from cim_bench.reports.papers import robustness
+from cim_bench.reports.papers.robustness_rows import EVALUATORS
 from cim_bench.reports.render import to_csv, to_markdown
 from cim_bench.reports.table import Column, FilledTable, FlatRecord, RowField, Table
 
@@ -78,12 +80,22 @@ VIT = Table(
 )
 
 
+def vit_table(frame: pd.DataFrame) -> Table:
+    """`VIT`; where nobody was measured with its k = 20, with a k-NN column for each other k."""
+    knn, *others = VIT.columns
+    found = dict.fromkeys(frame["variant"][frame["evaluator"] == "knn"])
+    if knn.select["variant"] in found or not any(found):
+        return VIT
+    columns = [replace(knn, title=f"{knn.title}, {k}", select={**knn.select, "variant": k}) for k in found if k]
+    return replace(VIT, columns=(*columns, *others))
+
+
 def cnn_table(frame: pd.DataFrame) -> Table:
-    """The table of ResNets: like `VIT`, with a column for each number of epochs that they were fine-tuned for.
+    """The table of ResNets: like `vit_table`, with a column for each number of epochs that they were fine-tuned for.
 
     One subject is fine-tuned for 100 epochs and for 300: two numbers of one row. Published ones are among `frame`.
     """
-    *frozen, tuned = VIT.columns
+    *frozen, tuned = vit_table(frame).columns
     found = set(frame["finetune_epochs"][frame["evaluator"] == "finetune"])
     columns = [
         replace(
@@ -118,7 +130,8 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
     """Write each table that has a measured row: as Markdown, and as a CSV with one line a cell and record keys.
 
     ``vit.md`` and ``vit.csv`` for k-NN, linear and fine-tuned top-1 of ViTs, ``cnn.md`` and ``cnn.csv`` for those of
-    ResNets; ``robustness.md`` and ``robustness.csv`` for attacks, corruptions and shifted data sets.
+    ResNets; ``robustness.md`` and ``robustness.csv`` for attacks, corruptions and shifted data sets; ``others.md`` and
+    ``others.csv`` for whatever other evaluators measured.
 
     Args:
         runs: A folder that ``cim-bench run`` has written, or one ``records.jsonl``.
@@ -131,8 +144,8 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
     Raises:
         FileNotFoundError: If `runs` does not exist.
         OSError: If `out` cannot be written.
-        ValueError: If no measured record there belongs to a table, if the records contradict each other, or if the
-            outcomes of a job cannot be read.
+        ValueError: If there is no measured record, if the records contradict each other, or if the outcomes of a job
+            cannot be read.
     """
     return write_texts(_texts(runs, keys), runs, out)
 
@@ -172,7 +185,7 @@ def tables(measured: pd.DataFrame) -> Texts:
     records = flat_records(measured)
     vits = sorted(published_records("imagenet-vit"), key=lambda record: record.subject.arch, reverse=True)
     vit = _with_published([record for record in records if not is_resnet(record["arch"])], vits)
-    if filled := _fill(VIT, vit):
+    if filled := _fill(vit_table(vit), vit):
         texts["vit"] = (to_markdown(filled), to_csv(filled))
     resnets = [record for record in records if is_resnet(record["arch"])]
     cnn = _with_published(resnets, published_records("imagenet-cnn"))
@@ -180,15 +193,15 @@ def tables(measured: pd.DataFrame) -> Texts:
         texts["cnn"] = (to_markdown(filled), to_csv(filled))
     if filled_all := robustness.fill(_with_published(records, published_records("robustness")), ARCH):
         texts["robustness"] = (robustness.markdown(filled_all), robustness.csv_text(filled_all))
+    if further := other_tables(records, VIT.rows, shown={"knn", "linear_probe", "finetune", *EVALUATORS}):
+        texts["others"] = (robustness.markdown(further), robustness.csv_text(further))
     return texts
 
 
 def _texts(runs: Path, keys: Collection[str] | None) -> Texts:
     texts = tables(load_frame(runs, keys))
     if not texts:
-        raise ValueError(
-            f"no measured k-NN, linear, fine-tune or robustness record in {runs}; run a benchmark there first"
-        )
+        raise ValueError(f"no measured number in {runs} that a table shows; run a benchmark there first")
     return texts
 
 

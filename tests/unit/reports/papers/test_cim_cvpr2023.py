@@ -86,7 +86,7 @@ def test_a_long_architecture_moves_into_a_footnote(make: Make, tmp_path: Path) -
 
 
 def test_no_measured_record_is_an_error(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no measured .* record in .*; run"):
+    with pytest.raises(ValueError, match=r"no measured number in .* that a table shows; run"):
         report(tmp_path)
     write_records(tmp_path, [make(evaluator="adversarial")])
     with pytest.raises(ValueError, match="no measured"):
