@@ -62,6 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     demo.set_defaults(recipe="demo")
     for command in (run, demo):
         command.add_argument("--plan", action="store_true", help="print the jobs and what is missing, run nothing")
+        text = "run those alone whose names fit, such as 'CIM-*/knn', with what they need; one GPU a subject, say"
+        command.add_argument("--jobs", nargs="+", default=(), metavar="PATTERN", help=text)
     inspect = add("inspect", "Recognise a checkpoint: format, architecture, keys, features.")
     inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder of ours, a public file, or timm:NAME")
     _add_foreign(inspect)
@@ -201,7 +203,8 @@ def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
             f"{_other_way(recipe, options.recipe)}"
         )
     benchmark = override(recipe, fields, f"cim-bench run {options.recipe}")
-    return run_benchmark(benchmark, options.output or Path("runs") / benchmark.name, plan=options.plan)
+    output = options.output or Path("runs") / benchmark.name
+    return run_benchmark(benchmark, output, plan=options.plan, only_jobs=options.jobs)
 
 
 def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
@@ -237,12 +240,12 @@ def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
     return run_benchmark(benchmark, options.output or Path("runs/evaluate"))
 
 
-def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False) -> int:
-    """Run it and print its tables; with `plan`, print its jobs instead."""
+def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False, only_jobs: Sequence[str] = ()) -> int:
+    """Run it, or some jobs of it, and print its tables; with `plan`, print its jobs instead."""
     from cim_bench.folders import is_main
     from cim_bench.runner import Runner
 
-    runner = Runner(benchmark, output)
+    runner = Runner(benchmark, output, only_jobs)
     if plan:
         print(registry.load("cim_bench.outlook:outlook")(runner))
         return 0

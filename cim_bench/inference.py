@@ -77,7 +77,10 @@ def run_pass(
     distinct = list(dict.fromkeys(transforms))
     share = _Share(images, distinct, engine.process_index, engine.num_processes)
     loader = DataLoader(
-        share, batch_size=batch_size or machine.micro_batch, num_workers=machine.workers, worker_init_fn=_one_thread
+        share,
+        batch_size=batch_size or machine.micro_batch,
+        num_workers=machine.loader_processes,
+        worker_init_fn=_one_thread,
     )
     indices: list[Tensor] = []
     labels: list[Tensor] = []

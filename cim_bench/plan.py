@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -60,6 +61,29 @@ def make_plan(benchmark: Benchmark) -> list[Job]:
                 Job(name=f"{subject}/{name}", kind="evaluate", subject=subject, evaluator=name, needs=made + head)
             )
     return jobs
+
+
+def select_jobs(jobs: Sequence[Job], patterns: Sequence[str]) -> list[Job]:
+    """The jobs whose names fit one of the patterns, and those that they need.
+
+    Args:
+        jobs: A plan.
+        patterns: Such as ``CIM-*/knn`` or ``MAE-ViT/*``; none for all jobs.
+
+    Raises:
+        ValueError: If a pattern fits no job.
+    """
+    if not patterns:
+        return list(jobs)
+    for pattern in patterns:
+        if not any(fnmatchcase(job.name, pattern) for job in jobs):
+            names = ", ".join(job.name for job in jobs[:4]) + (", ..." if len(jobs) > 4 else "")
+            raise ValueError(f"--jobs {pattern} fits no job of {names or 'this benchmark, which has none'}")
+    wanted = {job.name for job in jobs if any(fnmatchcase(job.name, pattern) for pattern in patterns)}
+    for job in reversed(jobs):  # needs come before those who need them
+        if job.name in wanted:
+            wanted.update(job.needs)
+    return [job for job in jobs if job.name in wanted]
 
 
 def is_absent(source: object) -> bool:

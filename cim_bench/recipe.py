@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +53,8 @@ class Data:
     Attributes:
         name: What tables call it.
         root: A folder (ImageFolder, tar files), or ``wds/FOLDER``, ``hfds/NAME``, ``torch/NAME`` (see
-            `cim_bench.data.images`); ``photos`` is the demo's own set.
+            `cim_bench.data.images`); ``photos`` is the demo's own set. Empty, for a pre-training of a benchmark:
+            the benchmark's own set.
         train_split: Split that training and k-NN banks read.
         val_split: Split that is scored.
         cache: Download folder of ``torch/`` and ``hfds/`` sets.
@@ -113,7 +115,7 @@ class Machine:
 
     Attributes:
         device: ``auto`` takes the accelerator if there is one; ``cpu`` never does.
-        workers: Loader processes per device.
+        workers: Most loader processes per device; never more than there are cores.
         micro_batch: Most images per device in one pass; halved on out-of-memory.
         compile: Run training through ``torch.compile``.
         save_every_s: Seconds between resume points.
@@ -129,6 +131,11 @@ class Machine:
     save_every_s: float = 300.0
     log_every: int = 10
     subset_only: bool = False
+
+    @property
+    def loader_processes(self) -> int:
+        """`workers`, or the cores of this machine if these are fewer."""
+        return min(self.workers, os.cpu_count() or 1)
 
 
 class Pretext:

@@ -17,7 +17,7 @@ from cim_bench.checkpoint import Checkpoint, load_checkpoint
 from cim_bench.context import CLASSIFIER, Context
 from cim_bench.data.images import ImageSet
 from cim_bench.folders import check_writable, is_finished, is_main, one_sentence, safe_name
-from cim_bench.plan import Job, make_plan
+from cim_bench.plan import Job, make_plan, select_jobs
 from cim_bench.provenance import describe_machine, utc_now
 from cim_bench.recipe import Benchmark, Data, Evaluator, SetEvaluator
 from cim_bench.record import (
@@ -68,12 +68,14 @@ class Runner:
     Attributes:
         benchmark: What to do.
         output: Where its jobs keep their folders.
+        only_jobs: Patterns of the jobs to run, with those that they need; none for all.
         results: How each job ended, by name.
         keys: Keys of the evaluations that have records now.
     """
 
     benchmark: Benchmark
     output: Path
+    only_jobs: Sequence[str] = ()
     results: dict[str, JobResult] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
     _prints: dict[tuple[Data, str], str] = field(default_factory=dict)
@@ -83,8 +85,8 @@ class Runner:
 
     @cached_property
     def jobs(self) -> list[Job]:
-        """All jobs, dependencies first."""
-        return make_plan(self.benchmark)
+        """The jobs to run, dependencies first."""
+        return select_jobs(make_plan(self.benchmark), self.only_jobs)
 
     def run(self) -> dict[str, JobResult]:
         """Run every job whose needs are met, wave by wave.
@@ -162,12 +164,14 @@ class Runner:
         return "finished" if is_finished(folder) else "partial" if is_finished(folder / PARTIAL) else "to do"
 
     def fingerprint(self, evaluator: Evaluator) -> str:
-        """Fingerprint of all that an evaluator reads; each split is looked through once."""
-        sets = evaluator.reads(self.benchmark.data)
-        for data, split in sets:
-            if (data, split) not in self._prints:
-                self._prints[data, split] = ImageSet(data, split).fingerprint
-        return stable_hash([self._prints[pair] for pair in sets])
+        """Fingerprint of all that an evaluator reads."""
+        return stable_hash([self.fingerprint_of(*pair) for pair in evaluator.reads(self.benchmark.data)])
+
+    def fingerprint_of(self, data: Data, split: str) -> str:
+        """Fingerprint of a split, which is looked through once."""
+        if (data, split) not in self._prints:
+            self._prints[data, split] = ImageSet(data, split).fingerprint
+        return self._prints[data, split]
 
     def _pretrain(self, job: Job) -> bool:
         """Make a checkpoint; False if it is there."""

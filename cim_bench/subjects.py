@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ class Subjects:
         return self.output / safe_name(subject)
 
     def pretraining(self, subject: str) -> tuple[Pretraining, Path, str]:
-        """Recipe, folder and key of a subject's pre-training."""
+        """Recipe, folder and key of a subject's pre-training, on the benchmark's data unless it has its own."""
         source = self.benchmark.subjects[subject]
         assert isinstance(source, Pretraining)
+        if not source.data.root:
+            source = replace(source, data=self.benchmark.data)
         return source, *pretraining_folder(source, self.folder(subject))
 
     def checkpoint(self, subject: str) -> Checkpoint:

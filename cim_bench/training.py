@@ -133,7 +133,7 @@ class Fit:
             processes=self.engine.num_processes,
             repeats=self.training.repeats,
         )
-        workers = self.machine.workers
+        workers = self.machine.loader_processes
         loader: DataLoader[dict[str, Any]] = DataLoader(
             self.samples,  # type: ignore[arg-type]  # a Dataset by its two methods
             batch_sampler=sampler,

@@ -14,9 +14,8 @@ from cim_bench.recipes.small import ONLY, RESNETS, VITS, linear, probes, subject
 def cifar10() -> Benchmark:
     """CIM, MAE, SimMIM and random weights on CIFAR-10: k-NN, linear probing, fine-tuning, attacks, corruptions.
 
-    Command: ``cim-bench run cifar10 --data.root CIFAR10 --subjects.CIM-ViT.data.root CIFAR10 ...`` for each
-    pre-trained subject, where CIFAR10 is an ImageFolder with ``train`` and ``test``, or ``torch/cifar10``. Hardware:
-    one small GPU, or a CPU and patience. Expected: docs/results/cifar10.md.
+    Command: ``cim-bench run cifar10 --data.root CIFAR10``, where CIFAR10 is an ImageFolder with ``train`` and
+    ``test``, or ``torch/cifar10``. Hardware: one small GPU, or a CPU and patience. Expected: docs/results/cifar10.md.
     """
     data = Data(name="cifar10", root="torch/cifar10", val_split="test")
     machine = Machine(workers=1, micro_batch=256, save_every_s=60)

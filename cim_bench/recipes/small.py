@@ -71,9 +71,10 @@ def subjects(
     data: Data, machine: Machine, *, image_size: int, vits: Training, resnets: Training
 ) -> dict[str, Pretraining | FromCheckpoint | RandomInit]:
     """Scratch, SimMIM, MAE and CIM on the ViT; Scratch, SimMIM and CIM on the ResNet."""
+    of_benchmark = replace(data, root="")
 
     def made(arch: Arch, pretext: Pretext, schedule: Training) -> Pretraining:
-        return Pretraining(pretext=pretext, arch=arch, data=data, machine=machine, training=schedule)
+        return Pretraining(pretext=pretext, arch=arch, data=of_benchmark, machine=machine, training=schedule)
 
     resnet_cim = replace(made(resnet(image_size), cim(image_size), resnets), export="ema")
 

@@ -72,7 +72,7 @@ def write_corrupted(
         "frost_source": frost_source(),
     }
     _write_manifest(out / MANIFEST, settings, variants)
-    loader = DataLoader(copies, batch_size=None, num_workers=machine.workers, worker_init_fn=_one_thread)
+    loader = DataLoader(copies, batch_size=None, num_workers=machine.loader_processes, worker_init_fn=_one_thread)
     written = 0
     with Meter(f"corrupt {images.name}/{images.split}", len(copies)) as meter:
         for count in loader:

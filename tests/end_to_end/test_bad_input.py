@@ -33,7 +33,8 @@ def refused(run: Run, *arguments: str | Path, words: tuple[str, ...]) -> None:
         (("run", "demo", "--subjects.CIM-ViT.training.epochs", "many"), ("epochs", "many")),
         (("run", "demo", "--executor", "nosuch"), ("nosuch", "local")),
         (("pretrain", "cim_vit_base", "--data.root", "nowhere"), ("nowhere", "train")),
-        (("evaluate", "nowhere"), ("nowhere", "not a cim-bench checkpoint")),
+        (("evaluate", "nowhere"), ("there is no checkpoint file nowhere; give a file, a folder of ours or timm:NAME",)),
+        (("run", "demo", "--jobs", "*/nosuch"), ("*/nosuch", "Scratch-ViT/knn")),
         (("report", "nowhere"), ("nowhere",)),
     ],
 )

@@ -26,8 +26,9 @@ def test_jobs_missing_sets_and_absent_checkpoints(
     )
     text = outlook(Runner(benchmark, tmp_path / "out")).splitlines()
     assert text[:2] == ["missing   random/knn", "1 jobs: 1 missing"]
+    assert text[4].startswith("  --data.root  no split 'train'")
     assert "nowhere" in text[4]
-    assert text[4].endswith("[1 jobs]")
+    assert text[4].endswith("[1 job: knn]")
     assert text[-2:] == [
         "  --subjects.MAE-ViT-B.path FILE  somewhere.pth",
         "  --subjects.MP3.path FILE        not published",

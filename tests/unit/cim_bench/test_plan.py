@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cim_bench.backbone import Backbone
 from cim_bench.context import Context
-from cim_bench.plan import make_plan
+from cim_bench.plan import make_plan, select_jobs
 from cim_bench.recipe import (
     Arch,
     Benchmark,
@@ -117,6 +117,15 @@ def test_an_evaluator_runs_for_the_subjects_it_is_meant_for_and_heads_come_from_
 def test_a_restriction_to_nothing_is_refused(only: dict[str, tuple[str, ...]], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_plan(replace(benchmark(["random"], ["attack", "probe", "tuning"]), only=only))
+
+
+def test_selected_jobs_come_with_what_they_need_in_the_plans_order() -> None:
+    plan = make_plan(benchmark(["trained", "random"], ["attack", "probe", "tuning"]))
+    chosen = [job.name for job in select_jobs(plan, ["random/pro*", "trained/attack"])]
+    assert chosen == ["trained/pretrain", "trained/tuning", "trained/attack", "random/probe"]
+    assert select_jobs(plan, ()) == plan
+    with pytest.raises(ValueError, match=r"--jobs \*/atack fits no job of trained/pretrain, trained/probe"):
+        select_jobs(plan, ["random/*", "*/atack"])
 
 
 def test_a_subject_whose_checkpoint_nobody_gave_has_no_jobs() -> None:

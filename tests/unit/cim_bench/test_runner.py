@@ -271,7 +271,7 @@ def test_a_checkpoint_that_is_missing_fails_its_row_only(benchmark: Benchmark, t
     subjects = {"given": FromCheckpoint(path=str(tmp_path / "no")), **benchmark.subjects}
     runner = Runner(replace(benchmark, subjects=subjects, evaluators={"toy": Toy()}), tmp_path / "out")
     assert statuses(runner) == {"given/toy": "failed", "random/toy": "done"}
-    assert "is not a cim-bench checkpoint" in runner.results["given/toy"].error
+    assert runner.results["given/toy"].error.startswith(f"there is no checkpoint file {tmp_path / 'no'}; give ")
 
 
 def test_a_classifier_is_not_probed_as_a_backbone(benchmark: Benchmark, tmp_path: Path) -> None:
