@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,14 @@ def value(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return (wave * math.sqrt(2 / math.prod(shape[1:]))).float()
     is_scale = name.rpartition(".")[2] in ("weight", "gamma", "gamma_1", "gamma_2")
     return (1 + 0.1 * wave).float() if is_scale else (0.1 * wave).float()
+
+
+def drawn(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Values from a parameter's name and shape alone, by NumPy's frozen generator, scaled to keep activations small."""
+    draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    if len(shape) > 1:
+        return torch.from_numpy(draw / math.sqrt(math.prod(shape[1:]))).float()
+    return torch.from_numpy(0.1 * draw + ("norm" in name and name.endswith("weight"))).float()
 
 
 def images(size: int, count: int = 2) -> Tensor:

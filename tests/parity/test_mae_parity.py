@@ -1,7 +1,7 @@
 """MAE beside the public code, facebookresearch/mae: same weights, images and masks, same numbers.
 
     CIM_BENCH_PUBLIC_MAE=CHECKOUT pytest tests/parity/test_mae_parity.py
-    CIM_BENCH_PUBLIC_MAE=CHECKOUT python tests/parity/test_mae_parity.py    # writes tests/golden/mae.json
+    CIM_BENCH_PUBLIC_MAE=CHECKOUT python -m tests.parity.test_mae_parity    # writes tests/golden/mae.json
 
 The golden numbers are the public code's on a tiny model, and hold ours on machines without a checkout.
 """
@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from cim_bench.backbone import create_net, load_exact
 from cim_bench.pretrain.mae import MAE, MAEModel
 from cim_bench.pretrain.masks import split_mask
 from cim_bench.recipe import Arch
+from tests.golden.weights import drawn
 
 CHECKOUT, COMMIT, TOLERANCE = "CIM_BENCH_PUBLIC_MAE", "efb2a80", 1e-4
 GOLDEN = Path(__file__).parents[1] / "golden" / "mae.json"
@@ -96,16 +95,8 @@ def public_model(module: Any, size: Size, norm_pix_loss: bool) -> Any:
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "pos_embed" not in name:
-                value.copy_(weight(name, value.shape))
+                value.copy_(drawn(name, value.shape))
     return model.eval()
-
-
-def weight(name: str, shape: torch.Size) -> Tensor:
-    """Values that depend on the public name alone, by NumPy's frozen generator."""
-    draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-    if len(shape) > 1:
-        return torch.from_numpy(draw / math.sqrt(math.prod(shape[1:]))).float()
-    return torch.from_numpy(0.1 * draw + ("norm" in name and name.endswith("weight"))).float()
 
 
 def our_model(size: Size, norm_pix_loss: bool) -> MAEModel:
@@ -114,7 +105,7 @@ def our_model(size: Size, norm_pix_loss: bool) -> MAEModel:
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "pos_embed" not in name:
-                value.copy_(weight(name.removeprefix("encoder."), value.shape))
+                value.copy_(drawn(name.removeprefix("encoder."), value.shape))
     return model.eval()
 
 
@@ -215,7 +206,7 @@ def write_golden(checkout: str) -> None:
     golden = {
         "source": "facebookresearch/mae, models_mae.py, MaskedAutoencoderViT",
         "commit": COMMIT,
-        "command": f"{CHECKOUT}=CHECKOUT python tests/parity/test_mae_parity.py",
+        "command": f"{CHECKOUT}=CHECKOUT python -m tests.parity.test_mae_parity",
         "versions": {name: version(name) for name in ("torch", "timm", "numpy")},
         "settings": TINY.public,
         "inputs": "weights, images and masks of the formulas in that file",

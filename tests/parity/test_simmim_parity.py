@@ -1,7 +1,7 @@
 """SimMIM beside the public code, microsoft/SimMIM: same weights, images and masks, same numbers.
 
     CIM_BENCH_PUBLIC_SIMMIM=CHECKOUT pytest tests/parity/test_simmim_parity.py
-    CIM_BENCH_PUBLIC_SIMMIM=CHECKOUT python tests/parity/test_simmim_parity.py    # writes tests/golden/simmim.json
+    CIM_BENCH_PUBLIC_SIMMIM=CHECKOUT python -m tests.parity.test_simmim_parity    # writes tests/golden/simmim.json
 
 The golden numbers are the public code's on a tiny model, and hold ours on machines without a checkout.
 """
@@ -13,7 +13,6 @@ import json
 import math
 import os
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from cim_bench.backbone import create_net, load_exact
 from cim_bench.pretrain.masks import enlarge
 from cim_bench.pretrain.simmim import SimMIM, SimMIMModel
 from cim_bench.recipe import Arch
+from tests.golden.weights import drawn
 
 CHECKOUT, COMMIT, TOLERANCE = "CIM_BENCH_PUBLIC_SIMMIM", "d3e29bc", 1e-4
 GOLDEN = Path(__file__).parents[1] / "golden" / "simmim.json"
@@ -98,16 +98,8 @@ def public_model(module: Any, size: Size) -> Any:
     model = module.SimMIM(encoder=encoder, encoder_stride=size.public["patch_size"])
     with torch.no_grad():
         for name, value in model.named_parameters():
-            value.copy_(weight(name, value.shape))
+            value.copy_(drawn(name, value.shape))
     return model.eval()
-
-
-def weight(name: str, shape: torch.Size) -> Tensor:
-    """Values that depend on the public name alone, by NumPy's frozen generator."""
-    draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-    if len(shape) > 1:
-        return torch.from_numpy(draw / math.sqrt(math.prod(shape[1:]))).float()
-    return torch.from_numpy(0.1 * draw + ("norm" in name and name.endswith("weight"))).float()
 
 
 def our_model(size: Size) -> SimMIMModel:
@@ -115,7 +107,7 @@ def our_model(size: Size) -> SimMIMModel:
     model = SimMIM(mask_patch=size.mask_patch).build(size.arch)
     with torch.no_grad():
         for name, value in model.named_parameters():
-            value.copy_(weight(name.replace("encoder.net.", "encoder."), value.shape))
+            value.copy_(drawn(name.replace("encoder.net.", "encoder."), value.shape))
     return model.eval()
 
 
@@ -194,7 +186,7 @@ def write_golden(checkout: str) -> None:
     golden = {
         "source": "microsoft/SimMIM, models/simmim.py, SimMIM of VisionTransformerForSimMIM",
         "commit": COMMIT,
-        "command": f"{CHECKOUT}=CHECKOUT python tests/parity/test_simmim_parity.py",
+        "command": f"{CHECKOUT}=CHECKOUT python -m tests.parity.test_simmim_parity",
         "versions": {name: version(name) for name in ("torch", "timm", "numpy")},
         "settings": {**TINY.public, "mask_patch": TINY.mask_patch},
         "inputs": "weights, images and masks of the formulas in that file",
