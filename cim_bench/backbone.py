@@ -74,10 +74,14 @@ class Backbone(nn.Module):
             pooled: Tensor = self.net.forward_head(output, pre_logits=True)
             return pooled
         prefix = int(getattr(self.net, "num_prefix_tokens", 0))
-        if kind == "cls" and output.ndim == 3 and prefix:
+        after = getattr(self.net, "fc_norm", None)  # of networks that pool before their final norm
+        if kind == "cls" and output.ndim == 3 and getattr(self.net, "cls_token", None) is not None:
+            if isinstance(after, nn.LayerNorm):
+                raise ValueError(f"{self.arch.name} normalises pooled patches alone; take the feature mean_patch")
             return output[:, 0]
         if kind == "mean_patch" and output.ndim == 3:
-            return output[:, prefix:].mean(dim=1)
+            pooled = output[:, prefix:].mean(dim=1)
+            return after(pooled) if isinstance(after, nn.LayerNorm) else pooled
         raise ValueError(f"{self.arch.name} has no {kind!r} feature; its last output has shape {tuple(output.shape)}")
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cim_bench.recipe import Arch
+from cim_bench.record import stable_hash
 
 SCHEMA_VERSION = 1
 WEIGHTS, PRETEXT, META = "weights.safetensors", "pretext.safetensors", "meta.json"
@@ -38,6 +39,7 @@ class Meta:
         classes: Folder names in label order, for a classifier.
         global_pool: timm's pooling, for a classifier.
         recipe: The resolved recipe.
+        pretrain_data: Image set of its pre-training; empty where nobody told.
         passed: Settings of the pretext that differ from its defaults; a fine-tuned child keeps its parent's.
         key: Key of the job that made it.
         hash: Content hash of the weights; computed on saving.
@@ -54,10 +56,20 @@ class Meta:
     classes: tuple[str, ...] = ()
     global_pool: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    pretrain_data: str = ""
     passed: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
     hash: str = ""
     schema: int = SCHEMA_VERSION
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that a number of these weights depends on, and of the method that its row will name.
+
+        The same weights give other numbers under another normalisation, input size or number of heads.
+        """
+        parts = (self.hash, self.kind, self.method, str(self.arch), self.mean, self.std, self.classes, self.global_pool)
+        return stable_hash(parts)
 
 
 @dataclass(frozen=True)

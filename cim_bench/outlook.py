@@ -3,58 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 
 from cim_bench.plan import Job, is_absent
 from cim_bench.recipe import FromCheckpoint, Pretraining
 from cim_bench.runner import Runner
 
 
-@dataclass
-class _Missing:
-    """Why some jobs cannot run; `evaluators` counts them."""
-
-    reason: str
-    evaluators: Counter[str] = field(default_factory=Counter)
-
-    def __str__(self) -> str:
-        count = self.evaluators.total()
-        return f"{self.reason} [{count} job{'s' if count > 1 else ''}: {', '.join(self.evaluators)}]"
-
-
 def outlook(runner: Runner) -> str:
     """One line a job, then the data that is missing and the checkpoints that nobody gave; nothing is run."""
-    lines, states, missing = list[str](), Counter[str](), dict[str, _Missing]()
+    lines, states, missing = list[str](), Counter[str](), dict[tuple[str, str], Counter[str]]()
     for job in runner.jobs:
         state, _, reason = runner.status(job).partition(": ")
         after = f"  (after {', '.join(job.needs)})" if job.needs else ""
         lines.append(f"{state:9s} {job.name}{after}")
         states[state] += 1
         if reason:
-            found = missing.setdefault(_option(runner, job), _Missing(reason))
-            found.evaluators[job.evaluator or "pretrain"] += 1
+            missing.setdefault((_option(runner, job), reason), Counter())[job.evaluator or "pretrain"] += 1
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     lines.append(f"{len(runner.jobs)} jobs: {counts}" if lines else "no job")
     if missing:
         lines += ["", "missing, by the option that gives it:"]
-        lines += [f"  {option}  {what}" for option, what in missing.items()]
+        lines += [f"  {option}{reason} [{_jobs(who)}]" for (option, reason), who in missing.items()]
     return "\n".join([*lines, *_absent(runner)])
 
 
 def _option(runner: Runner, job: Job) -> str:
-    """The option that gives what a job lacks: a folder of images or, if these are there, a checkpoint."""
+    """The option that gives what a job lacks: a folder of images or, if these are there, a checkpoint; with a gap."""
     benchmark, source = runner.benchmark, runner.benchmark.subjects[job.subject]
     if job.kind == "pretrain":
         assert isinstance(source, Pretraining)
-        return f"--subjects.{job.subject}.data.root" if source.data.root else "--data.root"
-    own = option = f"--evaluators.{job.evaluator}.data.root"
+        return f"--subjects.{job.subject}.data.root  " if source.data.root else "--data.root  "
+    own = option = f"--evaluators.{job.evaluator}.data.root  "
     try:
         for data, split in benchmark.evaluators[job.evaluator].reads(benchmark.data):
-            option = "--data.root" if data == benchmark.data else own
+            option = "--data.root  " if data == benchmark.data else own
             runner.fingerprint_of(data, split)
     except (ValueError, OSError):
         return option
-    return f"--subjects.{job.subject}.path"
+    return f"--subjects.{job.subject}.path  " if isinstance(source, FromCheckpoint) else ""
+
+
+def _jobs(evaluators: Counter[str]) -> str:
+    count = evaluators.total()
+    return f"{count} job{'s' if count > 1 else ''}: {', '.join(evaluators)}"
 
 
 def _absent(runner: Runner) -> list[str]:

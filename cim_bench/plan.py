@@ -52,7 +52,7 @@ def make_plan(benchmark: Benchmark) -> list[Job]:
         if isinstance(source, Pretraining):
             made = (f"{subject}/pretrain",)
             jobs.append(Job(name=made[0], kind="pretrain", subject=subject))
-        is_classifier = isinstance(source, FromCheckpoint) and _kind(source) == "classifier"
+        is_classifier = _is_classifier(source)
         for name in _evaluators_of(benchmark, subject, is_classifier):
             head: tuple[str, ...] = ()
             if benchmark.evaluators[name].needs == "classifier" and not is_classifier:
@@ -84,6 +84,19 @@ def select_jobs(jobs: Sequence[Job], patterns: Sequence[str]) -> list[Job]:
         if job.name in wanted:
             wanted.update(job.needs)
     return [job for job in jobs if job.name in wanted]
+
+
+def left_out(benchmark: Benchmark) -> list[str]:
+    """Evaluators of backbones that a subject does not pass through because it is a classifier, a sentence each."""
+    found = []
+    for subject, source in benchmark.subjects.items():
+        if not is_absent(source) and _is_classifier(source):
+            chosen = _evaluators_of(benchmark, subject, is_classifier=True)
+            names = [name for name in benchmark.evaluators if _is_meant_for(benchmark, name, subject)]
+            missing = [name for name in names if name not in chosen]
+            if missing:
+                found.append(f"{', '.join(missing)} of {subject}, a fine-tuned classifier: it needs a backbone")
+    return found
 
 
 def is_absent(source: object) -> bool:
@@ -122,6 +135,10 @@ def _check_only(benchmark: Benchmark) -> None:
                 raise ValueError(
                     f"only.{name} has {pattern!r}, which fits no subject of {', '.join(benchmark.subjects)}"
                 )
+
+
+def _is_classifier(source: object) -> bool:
+    return isinstance(source, FromCheckpoint) and (source.kind or _kind(source)) == "classifier"
 
 
 def _kind(source: FromCheckpoint) -> str:

@@ -76,6 +76,8 @@ class Training:
     Attributes:
         epochs: Passes over the data.
         warmup_epochs: Linear warm-up from 0, set per step.
+        warmup_prefix: Whether the half-cosine begins after the warm-up, at its top (MAE, CIM, BEiT), or spans all
+            epochs, of which warm-up replaces the first (timm's scheduler by default: SimMIM, DeiT, RSB).
         effective_batch: Images per optimiser step over all devices; accumulation is derived from it.
         base_lr: Learning rate per `lr_batch` images of `effective_batch`.
         milestones: Epochs at which the rate falls tenfold, in place of the half-cosine (SimMIM pre-training).
@@ -96,6 +98,7 @@ class Training:
     effective_batch: int
     base_lr: float
     warmup_epochs: float = 0.0
+    warmup_prefix: bool = True
     milestones: tuple[float, ...] = ()
     lr_batch: int = 256
     min_lr: float = 0.0
@@ -112,6 +115,9 @@ class Training:
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """How the work is fitted to this machine; nothing here belongs to a job's key.
+
+    All of it leaves numbers as they are, to rounding, but for `micro_batch` where a pass is a unit of the method:
+    statistics of BatchNorm, and what mixup, cutmix and drop path draw. Records name it.
 
     Attributes:
         device: ``auto`` takes the accelerator if there is one; ``cpu`` never does.
@@ -139,10 +145,17 @@ class Machine:
 
 
 class Pretext:
-    """Contract of a self-supervised method; subclasses are frozen keyword-only dataclasses of its settings."""
+    """Contract of a self-supervised method; subclasses are frozen keyword-only dataclasses of its settings.
+
+    Attributes:
+        method: Its name in tables.
+        version: Bumped whenever weights can move.
+        computing: Settings that say where something is computed and not what; no table needs to mention them.
+    """
 
     method: ClassVar[str]
     version: ClassVar[int]
+    computing: ClassVar[tuple[str, ...]] = ()
 
     def build(self, arch: Arch) -> PretextModel:
         """A freshly initialised model (from torch's global generator)."""
@@ -240,20 +253,24 @@ class FromCheckpoint:
     Attributes:
         path: A checkpoint folder of ours, a public file (``.pth``, ``.safetensors``), or ``timm:NAME``. Empty: nobody
             gave one; its row shows the published figures and dashes.
+        kind: What it must be: a pre-trained ``backbone`` or a fine-tuned ``classifier``; empty for either.
         method: What it must be, e.g. ``MAE``; a file of another method is refused. Names the method where the
             file does not tell (timm and torchvision state dicts). Empty: whatever the file is.
         arch: Architecture it must have, e.g. ``vit_small_patch16_224``; needed where shapes do not tell it.
         image_size: Input size; positions are resampled to it. ``None``: the checkpoint's own.
         epochs: Pre-training epochs, where the file does not tell.
+        pretrain_data: Image set of the pre-training, e.g. ``IN-22K``, which no file tells.
         published: Where the weights can be had, for ``--plan``.
         allow_pickle: Load a file that is more than tensors. **It can run any code**: only for files you trust.
     """
 
     path: str = ""
+    kind: Literal["", "backbone", "classifier"] = ""
     method: str = ""
     arch: str = ""
     image_size: int | None = None
     epochs: float | None = None
+    pretrain_data: str = ""
     published: str = ""
     allow_pickle: bool = False
 

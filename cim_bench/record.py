@@ -91,6 +91,7 @@ class SubjectInfo:
         epochs: Pre-training epochs; ``None`` where none apply.
         checkpoint: Content hash of the weights; empty for a published row.
         parent: Content hash of the checkpoint these weights were trained from; empty if there is none.
+        pretrain_data: Image set of the pre-training; empty where nobody told.
         passed: Settings of the pretext that differ from the method's defaults.
         job: Key of the job that made the weights; empty for random and foreign ones.
     """
@@ -101,6 +102,7 @@ class SubjectInfo:
     epochs: float | None = None
     checkpoint: str = ""
     parent: str = ""
+    pretrain_data: str = ""
     passed: Mapping[str, Any] = field(default_factory=dict)
     job: str = ""
 
@@ -140,6 +142,7 @@ class Provenance:
         dirty: True if that checkout had uncommitted changes.
         packages: Versions of the packages that can move a number.
         device: Name of the device the job ran on.
+        micro_batch: Most images in one pass; it enters batch statistics, and draws that a pass makes as a whole.
         duration_s: Wall time of the job in seconds.
         data: Fingerprint of the data that was read.
         time: UTC time the record was made, ISO 8601.
@@ -154,6 +157,7 @@ class Provenance:
     dirty: bool = False
     packages: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
+    micro_batch: int | None = None
     duration_s: float | None = None
     data: str = ""
     time: str = ""
@@ -229,7 +233,7 @@ def job_key(*, weights: str, protocol: ProtocolInfo, data: str, seed: int) -> st
     """Identity of an evaluation: the same key means the same number, so the job is skipped.
 
     Args:
-        weights: Content hash of the checkpoint.
+        weights: Identity of the checkpoint: its content, network, normalisation and method.
         protocol: Evaluator, version and resolved settings.
         data: Fingerprint of the data.
         seed: The job's seed.

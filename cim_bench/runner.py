@@ -17,7 +17,7 @@ from cim_bench.checkpoint import Checkpoint, load_checkpoint
 from cim_bench.context import CLASSIFIER, Context
 from cim_bench.data.images import ImageSet
 from cim_bench.folders import check_writable, is_finished, is_main, one_sentence, safe_name
-from cim_bench.plan import Job, make_plan, select_jobs
+from cim_bench.plan import Job, left_out, make_plan, select_jobs
 from cim_bench.provenance import describe_machine, utc_now
 from cim_bench.recipe import Benchmark, Data, Evaluator, SetEvaluator
 from cim_bench.record import (
@@ -95,6 +95,9 @@ class Runner:
             OSError: If the output folder cannot be written.
         """
         check_writable(self.output)
+        if is_main():
+            for sentence in left_out(self.benchmark):
+                print(f"left out {sentence}", file=sys.stderr)
         executor = registry.load(registry.target("executors", self.benchmark.executor))()
         waiting = self.jobs
         while waiting:
@@ -196,7 +199,7 @@ class Runner:
                 f"and {job.subject} is a fine-tuned classifier; give its parent checkpoint"
             )
         protocol, print_ = protocol_info(evaluator), self.fingerprint(evaluator)
-        key = job_key(weights=checkpoint.meta.hash, protocol=protocol, data=print_, seed=self.benchmark.seed)
+        key = job_key(weights=checkpoint.meta.identity, protocol=protocol, data=print_, seed=self.benchmark.seed)
         folder = self.subjects.folder(job.subject) / f"{safe_name(job.evaluator)}-{key[:12]}"
         return Evaluation(
             job=job, evaluator=evaluator, folder=folder, key=key, protocol=protocol, checkpoint=checkpoint
@@ -281,7 +284,7 @@ class Runner:
             "provenance": self._provenance(
                 duration_s=time.monotonic() - started, data=self.fingerprint(evaluation.evaluator)
             ),
-            "warnings": tuple(context.warnings),
+            "warnings": (*self.subjects.remarks(evaluation.job.subject), *context.warnings),
         }
         write_records(folder, [Record(measurement=measurement, **common) for measurement in found])
 
@@ -290,6 +293,7 @@ class Runner:
             source="measured",
             seed=self.benchmark.seed,
             time=utc_now(),
+            micro_batch=self.benchmark.machine.micro_batch,
             **describe_machine(self.benchmark.machine.device),
             **known,
         )

@@ -88,14 +88,18 @@ class StepSampler:
 
 
 def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
-    """Linear warm-up, then half a cosine to `min_lr` (facebookresearch/mae, util/lr_sched.py) or steps, per step."""
+    """Linear warm-up, then half a cosine to `min_lr` or steps, per step.
+
+    Sources: facebookresearch/mae, util/lr_sched.py; timm, scheduler/cosine_lr.py (`Training.warmup_prefix`).
+    """
     peak = training.base_lr * training.effective_batch / training.lr_batch
     epoch = step / per_epoch
     if epoch < training.warmup_epochs:
         return peak * epoch / training.warmup_epochs
     if training.milestones:  # microsoft/SimMIM, lr_scheduler.py, TRAIN.LR_SCHEDULER.GAMMA 0.1
         return peak * 0.1 ** sum(epoch >= milestone for milestone in training.milestones)
-    progress = (epoch - training.warmup_epochs) / max(training.epochs - training.warmup_epochs, 1e-12)
+    begin = training.warmup_epochs if training.warmup_prefix else 0.0
+    progress = (epoch - begin) / max(training.epochs - begin, 1e-12)
     return training.min_lr + (peak - training.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 

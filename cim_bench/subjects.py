@@ -22,6 +22,7 @@ class Subjects:
     benchmark: Benchmark
     output: Path
     _loaded: dict[str, Checkpoint] = field(default_factory=dict)
+    _remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def folder(self, subject: str) -> Path:
         """Where everything about a subject is kept."""
@@ -46,6 +47,20 @@ class Subjects:
             else:
                 self._loaded[subject] = random_checkpoint(source, self.benchmark.seed)
         return self._loaded[subject]
+
+    def remarks(self, subject: str) -> tuple[str, ...]:
+        """What readers must know of weights from elsewhere: that they look random, or hardly trained."""
+        if subject not in self._remarks:
+            checkpoint, remarks = self.checkpoint(subject), ()
+            if "format" in checkpoint.meta.recipe:
+                from cim_bench.backbone import load_backbone
+
+                evidence = registry.load("cim_bench.formats.randomness:examine")(
+                    load_backbone(checkpoint, what=subject)
+                )
+                remarks = (evidence.remark,) if evidence.remark else ()
+            self._remarks[subject] = remarks
+        return self._remarks[subject]
 
     def info(self, subject: str) -> SubjectInfo:
         """Identity of a subject whose weights may be missing, for the record of a failure."""
@@ -97,6 +112,7 @@ def subject_info(name: str, meta: Meta) -> SubjectInfo:
         epochs=meta.epochs,
         checkpoint=meta.hash,
         parent=meta.parent,
+        pretrain_data=meta.pretrain_data,
         passed=meta.passed,
         job=meta.key,
     )

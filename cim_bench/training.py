@@ -194,9 +194,10 @@ class Fit:
         self.optimizer.zero_grad()
         share = self.steps.micro_batch * self.steps.accumulation
         sums: dict[str, Tensor] = {}
-        passes = [(number, part) for number, batch in enumerate(batches) for part in _split(batch, self.splits)]
-        for position, (number, batch) in enumerate(passes):
-            seed_all(self.seed, "step", step, number, self.engine.process_index)
+        passes = [(n, piece) for n, batch in enumerate(batches) for piece in enumerate(_split(batch, self.splits))]
+        for position, (number, (piece, batch)) in enumerate(passes):
+            place = number * self.engine.num_processes + self.engine.process_index  # as one process would count
+            seed_all(self.seed, "step", step, place, piece)
             names = batch["index"]
             moved = {key: value.to(self.engine.device, non_blocking=True) for key, value in batch.items()}
             last = position == len(passes) - 1

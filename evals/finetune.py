@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from timm.data.mixup import Mixup
+from timm.data.mixup import Mixup, mixup_target
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
@@ -67,7 +67,7 @@ class Finetune(Evaluator):
         crop_pct: Of the evaluation transform: CIM's is 0.95, MAE's 0.875.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
 
     training: Training = field(default_factory=cim_finetune_training)
@@ -212,7 +212,10 @@ def classifier_arch(arch: Arch) -> Arch:
 
 
 class FinetuneModel(nn.Module):
-    """A classifier with its loss, on images mixed by mixup or cutmix."""
+    """A classifier with its loss, on images mixed by mixup or cutmix.
+
+    timm's Mixup pairs images: of an odd number the last stays whole.
+    """
 
     def __init__(self, classifier: Backbone, recipe: Finetune) -> None:
         super().__init__()
@@ -234,9 +237,18 @@ class FinetuneModel(nn.Module):
         """Mean loss of images (B, 3, H, W) in [0, 1] and labels (B,)."""
         images, targets = batch["image"], batch["label"]
         if self.mixup is not None:
-            even = len(images) // 2 * 2  # timm's Mixup pairs images; an odd one out stays whole
-            images, targets = self.mixup(images[:even].clone(), targets[:even]) if even else (images, targets)
+            images, targets = mix(self.mixup, images, targets)
         return {"loss": self.criterion(self.classifier(images), targets)}
+
+
+def mix(mixup: Mixup, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, H, W), mixed in pairs, and their soft targets (B, classes)."""
+    even = len(images) // 2 * 2
+    targets = mixup_target(labels, mixup.num_classes, lam=1.0, smoothing=mixup.label_smoothing)
+    if even:
+        mixed, soft = mixup(images[:even].clone(), labels[:even])
+        images, targets = torch.cat([mixed, images[even:]]), torch.cat([soft, targets[even:]])
+    return images, targets
 
 
 def _triple(values: Tensor) -> tuple[float, float, float]:

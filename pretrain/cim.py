@@ -55,6 +55,8 @@ class CIM(Pretext):
         photometric: Change exemplars' colours, sharpness and handedness; without it a short training gets further.
         decoder_dim: Width of the cross-attention decoder.
         decoder_heads: Its heads.
+        map_std: Standard deviation of the initial weights of the last layer, which gives the maps: 1 by the public
+            code's rule √(2 / outputs); ``None`` for Xavier's, under which the loss starts at the logarithm of 2.
         ema_momentum: Of the target encoder, from first to last along half a cosine.
         sigma_corr: Weight of the correlation loss.
         sigma_cont: Weight of the contrastive term; 0 in the published recipe.
@@ -62,7 +64,8 @@ class CIM(Pretext):
     """
 
     method: ClassVar[str] = "CIM"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    computing: ClassVar[tuple[str, ...]] = ("cut_on",)
 
     context_size: int = 160
     exemplar_size: int = 64
@@ -74,6 +77,7 @@ class CIM(Pretext):
     photometric: bool = True
     decoder_dim: int = 512
     decoder_heads: int = 16
+    map_std: float | None = 1.0
     ema_momentum: tuple[float, float] = (0.99, 1.0)
     sigma_corr: float = 1.0
     sigma_cont: float = 0.0
@@ -205,9 +209,13 @@ class CIMModel(PretextModel):
         self.register_buffer("upsampling", _upsampling(self.grids[0], settings.context_size), persistent=False)
         for part in (self.decoder_embed, self.decoder_block, self.decoder_norm):
             part.apply(init_weights)
-        nn.init.xavier_uniform_(self.decoder_pred.weight.view(2, width))
-        assert self.decoder_pred.bias is not None
-        nn.init.zeros_(self.decoder_pred.bias)
+        last = self.decoder_pred
+        if settings.map_std is not None:  # the public code leaves torch's default for the bias
+            nn.init.normal_(last.weight, std=settings.map_std)
+        else:
+            nn.init.xavier_uniform_(last.weight.view(2, width))
+            assert last.bias is not None
+            nn.init.zeros_(last.bias)
         self.contrastive = ContrastiveHead(dim) if settings.sigma_cont else None
         self.target: Any = copy.deepcopy(self.online).requires_grad_(False)
         pixel = torch.tensor([self.mean, self.std]).view(2, 1, 3, 1, 1)
@@ -244,8 +252,9 @@ class CIMModel(PretextModel):
             seen = self.encode(self.target, context, self.context_positions)
         shown = self.encode(self.online, exemplars.flatten(0, 1), self.exemplar_positions)
         shown = shown.view(*exemplars.shape[:2], *shown.shape[1:])
-        logits = self.upsampling @ self.decode(seen, shown).float() @ self.upsampling.T
-        return logits, seen, shown
+        decoded = self.decode(seen, shown).float()
+        with torch.autocast(decoded.device.type, enabled=False):
+            return self.upsampling @ decoded @ self.upsampling.T, seen, shown
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Mean over pixels and images, summed over exemplars; plus the weighted contrastive term if it is on."""

@@ -62,6 +62,7 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
         after_step=model.after_step,
         validate=lambda: held_out(model, recipe),
     )
+    changed = difference(settings(recipe.pretext), settings(type(recipe.pretext)()))
     meta = Meta(
         kind="backbone",
         method=recipe.pretext.method,
@@ -71,7 +72,8 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
         mean=model.mean,
         std=model.std,
         recipe=settings(recipe),
-        passed=difference(settings(recipe.pretext), settings(type(recipe.pretext)())),
+        passed={name: value for name, value in changed.items() if name not in recipe.pretext.computing},
+        pretrain_data=recipe.data.name,
         key=key,
     )
     engine = make_accelerator(recipe.machine)

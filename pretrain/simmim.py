@@ -37,7 +37,7 @@ class SimMIM(Pretext):
     """
 
     method: ClassVar[str] = "SimMIM"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     mask_patch: int = 32
     mask_ratio: float = 0.6

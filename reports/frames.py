@@ -41,6 +41,7 @@ FIELDS = (
     "epochs",
     "checkpoint",
     "parent",
+    "pretrain_data",
     "job",
     "evaluator",
     "version",
@@ -59,6 +60,7 @@ FIELDS = (
     "dirty",
     "packages",
     "device",
+    "micro_batch",
     "duration_s",
     "data",
     "time",
@@ -195,7 +197,13 @@ def _published(row: Mapping[str, str]) -> Record:
     epochs = float(row["pretrain_epochs"]) if row["pretrain_epochs"] else None
     return Record(
         key="",
-        subject=SubjectInfo(name=row["method"], method=row["method"], arch=row["arch"], epochs=epochs),
+        subject=SubjectInfo(
+            name=row["method"],
+            method=row["method"],
+            arch=row["arch"],
+            epochs=epochs,
+            pretrain_data=row["pretrain_data"],
+        ),
         protocol=ProtocolInfo(evaluator=evaluator, version=0, settings=settings),
         provenance=Provenance(source="reported", citation=CITATION),
         measurement=Measurement(

@@ -22,7 +22,7 @@ def record_notes(column: Column, record: FlatRecord) -> list[str]:
     # A published number follows its paper's protocol, which the column does not describe.
     expected = column.settings if record["source"] == "measured" else {}
     names = dict.fromkeys([*sorted(record["passed"]), *expected])
-    actual = {name: record["passed"].get(name, _setting(record, name)) for name in names}
+    actual = {name: record["passed"].get(name, setting(record, name)) for name in names}
     changed = [
         f"{name}={_shown(record, name, value)}"
         for name, value in actual.items()
@@ -51,7 +51,7 @@ def _shown(record: FlatRecord, name: str, value: Any) -> str:
     return str(value)
 
 
-def _setting(record: FlatRecord, name: str) -> Any:
+def setting(record: FlatRecord, name: str) -> Any:
     """A resolved knob by its dotted name; ``None`` if the record has no such knob."""
     value = record["settings"]
     for part in name.split("."):

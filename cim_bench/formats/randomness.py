@@ -61,6 +61,11 @@ class Evidence:
             return f"trained, EXCEPT these norms, which are as they were initialised: {', '.join(self.untouched[:6])}"
         return "trained: neither weights nor features are those of a random network"
 
+    @property
+    def remark(self) -> str:
+        """The verdict as a footnote; empty for a trained network."""
+        return "" if self.verdict.startswith("trained: ") else f"weights from elsewhere: {self.verdict}"
+
 
 @torch.no_grad()
 def examine(model: Backbone) -> Evidence:

@@ -54,6 +54,7 @@ def open_hub(source: FromCheckpoint) -> tuple[dict[str, Tensor], Meta, LoadRepor
         arch=Arch(name=arch_name, image_size=config.input_size[-1]),
         epochs=source.epochs,
         seed=0,
+        pretrain_data=source.pretrain_data,
         mean=(config.mean[0], config.mean[1], config.mean[2]),
         std=(config.std[0], config.std[1], config.std[2]),
         classes=imagenet_wnids() if kind == "classifier" else (),

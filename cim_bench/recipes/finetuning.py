@@ -59,7 +59,7 @@ def finetune_scratch_vit_base() -> Finetune:
     """Supervised training of a plain ViT from random weights, DeiT's recipe: 300 epochs, repeated augmentation.
 
     Batch 1024, lr 5e-4 per 512, 5 epochs of warm-up, min lr 1e-5, mixup 0.8, cutmix 1.0 (facebookresearch/deit,
-    main.py). Left out: its moving average of weights, and its 10 epochs at the lowest rate after the cosine.
+    main.py). Unlike DeiT's, the head is the mean of patch tokens under a norm of its own, as in all rows of a ViT.
 
     Command: ``cim-bench run paper --data.root IMAGENET``, whose evaluator ``finetune_scratch`` is
     `finetune_scratch_vit_base`, for ``Scratch-ViT-B`` and ``Scratch-ViT-S``.
@@ -73,9 +73,10 @@ def finetune_scratch_vit_base() -> Finetune:
         lr_batch=512,
         min_lr=1e-5,
         weight_decay=0.05,
+        warmup_prefix=False,
         repeats=3,
     )
-    return Finetune(training=training, train_positions=True, crop_pct=0.875)
+    return Finetune(training=training, train_positions=True, head_std=None, crop_pct=0.875)
 
 
 def finetune_rsb_a3() -> Finetune:
@@ -103,8 +104,8 @@ def _rsb(
 
     Source: Wightman et al., ResNet Strikes Back, table 2, as timm's and mmpretrain's recipes agree on it. Unverified:
     the threshold 0.2, which makes both images of a mixture count in full. timm offers it, and public
-    re-implementations of A2 and A3 set it, but the authors' own value could not be read. timm's LAMB clips the
-    gradient's norm at 1.
+    re-implementations of A2 and A3 set it, but the authors' own value could not be read; and bicubic crops, where
+    timm's train.py draws between bilinear and bicubic by default. timm's LAMB clips the gradient's norm at 1.
     """
     return Finetune(
         training=Training(
@@ -116,6 +117,7 @@ def _rsb(
             min_lr=1e-6,
             optimizer="lamb",
             weight_decay=0.02,
+            warmup_prefix=False,
             repeats=repeats,
         ),
         train_size=train_size,
@@ -138,8 +140,8 @@ def finetune_simmim_vit_base() -> Finetune:
     Command: ``cim-bench evaluate CHECKPOINT --evaluators finetune_simmim_vit_base --data.root IMAGENET``.
     Hardware: 16 GPUs of 128 images in its documentation. Expected: 83.8 % for SimMIM's ViT-B (its README, reported).
 
-    Its colour jitter of 0.4 has no effect in the public code: timm leaves jitter out where RandAugment is on.
-    Warm-up starts at 0 here, there at 2.5e-7.
+    Its colour jitter of 0.4 has no effect in the public code: timm leaves jitter out where RandAugment is on. The
+    public code scales its lowest rate with the batch too, to 1e-6; its warm-up starts there, ours at 0.
     """
     training = Training(
         epochs=100,
@@ -147,7 +149,8 @@ def finetune_simmim_vit_base() -> Finetune:
         effective_batch=2048,
         base_lr=1.25e-3,
         lr_batch=512,
-        min_lr=2.5e-7,
+        min_lr=1e-6,
+        warmup_prefix=False,
         weight_decay=0.05,
         layer_decay=0.65,
         clip_grad=5.0,

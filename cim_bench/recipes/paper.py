@@ -22,8 +22,8 @@ ZOO = "https://mmpretrain.readthedocs.io, its model zoo"
 OURS = "train it: cim-bench pretrain "
 
 
-def _given(method: str, arch: str, published: str) -> FromCheckpoint:
-    return FromCheckpoint(method=method, arch=arch, published=published)
+def _given(method: str, arch: str, published: str, pretrain_data: str = "") -> FromCheckpoint:
+    return FromCheckpoint(kind="backbone", method=method, arch=arch, published=published, pretrain_data=pretrain_data)
 
 
 def _vits() -> dict[str, RandomInit | FromCheckpoint]:
@@ -39,7 +39,7 @@ def _vits() -> dict[str, RandomInit | FromCheckpoint]:
         "DINO-ViT-S": _given("DINO", VIT_S, f"{FAIR}dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"),
         "DINO-ViT-B": _given("DINO", VIT_B, f"{FAIR}dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"),
         "BEiT-ViT-S": _given("BEiT", "", ""),
-        "BEiT-ViT-B": _given("BEiT", "beit_base_patch16_224", beit),
+        "BEiT-ViT-B": _given("BEiT", "beit_base_patch16_224", beit, "IN-22K+DALL-E"),
         "SimMIM-ViT-S": _given("SimMIM", VIT_S, f"{OURS}simmim_vit_small_plain"),
         "SimMIM-ViT-B": _given("SimMIM", "beit_base_patch16_224", "https://github.com/microsoft/SimMIM, README"),
         "MAE-ViT-S": _given("MAE", VIT_S, f"{OURS}mae_vit_small"),

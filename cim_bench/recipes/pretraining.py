@@ -38,7 +38,7 @@ def _cim(arch: str) -> Pretraining:
 
 
 def cim_vit_small() -> Pretraining:
-    """CIM pre-training of ViT-S/16 on ImageNet-1K, as published but for bf16 in place of fp32.
+    """CIM pre-training of ViT-S/16 on ImageNet-1K, as published; bf16 and clipping as in docs/pretexts/cim.md.
 
     Command: ``accelerate launch -m cim_bench.cli pretrain cim_vit_small --data.root IMAGENET``.
     Hardware: 8 GPUs of 80 GB in the paper; any number works, the effective batch stays 4096.
@@ -48,7 +48,7 @@ def cim_vit_small() -> Pretraining:
 
 
 def cim_vit_base() -> Pretraining:
-    """CIM pre-training of ViT-B/16 on ImageNet-1K, as published but for bf16 in place of fp32.
+    """CIM pre-training of ViT-B/16 on ImageNet-1K, as published; bf16 and clipping as in docs/pretexts/cim.md.
 
     Command: ``accelerate launch -m cim_bench.cli pretrain cim_vit_base --data.root IMAGENET``.
     Hardware: 8 GPUs of 80 GB in the paper; any number works, the effective batch stays 4096.

@@ -3,15 +3,50 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from cim_bench.reports.frames import flat_records, published_records, records_frame
+from cim_bench.reports.notes import setting
 from cim_bench.reports.papers.cim_cvpr2023 import PAPER_BENCHMARK
 from cim_bench.reports.table import FlatRecord
 
 # Published names of training from random weights; RSB A3 and A2 are told apart by their fine-tuning epochs.
 _SCRATCH = ("scratch", "random", "rsba3", "rsba2")
+
+
+# What RSB's two procedures, which the published ResNets follow, set apart from the evaluator's defaults: by epochs of
+# fine-tuning. A test holds that these are the knobs of the recipes finetune_rsb_a3 and finetune_rsb_a2.
+_RSB: Mapping[str, Any] = {
+    "auto_augment": "rand-m6-mstd0.5-inc1",
+    "bce_threshold": 0.2,
+    "drop_path": 0.0,
+    "head_std": None,
+    "loss": "bce",
+    "mixup": 0.1,
+    "reprob": 0.0,
+    "smoothing": 0.0,
+    "train_size": 160,
+    "training.base_lr": 8e-3,
+    "training.layer_decay": None,
+    "training.lr_batch": 2048,
+    "training.optimizer": "lamb",
+    "training.warmup_prefix": False,
+    "training.weight_decay": 0.02,
+}
+RSB: Mapping[float, Mapping[str, Any]] = {
+    100.0: _RSB,
+    300.0: {
+        **{name: value for name, value in _RSB.items() if name != "train_size"},
+        "auto_augment": "rand-m7-mstd0.5-inc1",
+        "drop_path": 0.05,
+        "training.base_lr": 5e-3,
+        "training.epochs": 300,
+        "training.repeats": 3,
+    },
+}
+_VAL_IMAGES = 50_000
+_DATA_NAMES = {"imagenet-1k": "IN-1K", "imagenet": "IN-1K", "in-1k": "IN-1K"}
 
 
 class Model(NamedTuple):
@@ -21,6 +56,7 @@ class Model(NamedTuple):
     method: str
     epochs: float | None
     finetune_epochs: float | None
+    pretrain_data: str
 
     def fits(self, measured: Model, *, same_tuning: bool) -> bool:
         """Whether a measured number may stand beside this published one.
@@ -39,11 +75,15 @@ class Model(NamedTuple):
             ("pre-training", self.epochs, measured.epochs),
             ("fine-tuning", self.finetune_epochs, measured.finetune_epochs),
         )
-        return [
+        remarks = [
             f"measured checkpoint: {_number(ours)} epochs of {what}, published row: {_number(own)}"
             for what, own, ours in pairs
             if own not in (None, ours)
         ]
+        data = _DATA_NAMES.get(measured.pretrain_data.casefold(), measured.pretrain_data)
+        if data and self.pretrain_data and data != self.pretrain_data:
+            remarks.append(f"measured checkpoint: pre-trained on {data}, published row: {self.pretrain_data}")
+        return remarks
 
 
 def _number(epochs: float | None) -> str:
@@ -59,14 +99,31 @@ def method_key(name: str) -> str:
 def on_imagenet(records: Sequence[FlatRecord]) -> list[FlatRecord]:
     """What was measured on ImageNet-1K's validation images (``validation`` at Hugging Face and in TFDS).
 
-    The epochs of a fine-tuning have a column of their own, and are not among the settings that become footnotes.
+    The epochs of a fine-tuning have a column of their own, and are not among the settings that become footnotes;
+    those of a ResNet are told from RSB's.
     """
     return [
-        {**record, "passed": {name: value for name, value in record["passed"].items() if name != "training.epochs"}}
+        {**record, "passed": _telling(record), "warnings": (*record["warnings"], *_count_note(record))}
         for record in records
         if (record["source"], record["status"], record["benchmark"]) == ("measured", "ok", PAPER_BENCHMARK)
         and record["split"] in ("val", "validation")
     ]
+
+
+def _telling(record: FlatRecord) -> dict[str, Any]:
+    """Settings that differ from those of the published row beside which a record may stand."""
+    passed, expected = record["passed"], RSB.get(record["finetune_epochs"] or 0.0, {})
+    if record["evaluator"] == "finetune" and record["family"] == "resnet50" and expected:
+        names = dict.fromkeys([*passed, *expected])
+        passed = {name: passed.get(name, setting(record, name)) for name in names}
+        passed = {name: value for name, value in passed.items() if name not in expected or value != expected[name]}
+    return {name: value for name, value in passed.items() if name != "training.epochs"}
+
+
+def _count_note(record: FlatRecord) -> list[str]:
+    if record["n"] == _VAL_IMAGES or record["partial"]:
+        return []
+    return [f"{record['n']:,} images, where the validation split of ImageNet-1K has {_VAL_IMAGES:,}"]
 
 
 def tuned_elsewhere(records: Sequence[FlatRecord]) -> list[FlatRecord]:
@@ -94,7 +151,7 @@ def with_models() -> list[FlatRecord]:
     for record in records:
         value = clean[record["family"], record["method"]]
         model = models[record["family"], method_key(record["method"]), value]
-        found.append({**record, "epochs": model["epochs"], "finetune_epochs": model["finetune_epochs"]})
+        found.append({**record, **{name: model[name] for name in ("epochs", "finetune_epochs", "pretrain_data")}})
     return found
 
 

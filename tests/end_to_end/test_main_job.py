@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,8 +76,17 @@ def test_killed_pretraining_ends_with_the_same_weights(
     assert losses[0] == losses[1]
 
 
-def test_two_processes_train_the_same_weights_as_one(cim_bench: Run, pretrain_file: Path, tmp_path: Path) -> None:
-    """Two passes of eight images in one process, or one pass of eight in each of two (gloo): the same gradients."""
+@pytest.mark.parametrize("pretext", ["CIM", "SimMIM(mask_patch=16, drop_path=0.5)"])
+def test_two_processes_train_the_same_weights_as_one(
+    cim_bench: Run, pretrain_file: Path, tmp_path: Path, pretext: str
+) -> None:
+    """Two passes of eight images in one process, or one pass of eight in each of two (gloo): the same gradients.
+
+    Drop path draws in both passes what it would draw in one process.
+    """
+    if pretext != "CIM":
+        text = re.sub("^PRETEXT = .*$", f"PRETEXT = {pretext}", pretrain_file.read_text(), flags=re.MULTILINE)
+        pretrain_file.write_text("from cim_bench.pretrain.simmim import SimMIM\n" + text)
     cim_bench("pretrain", pretrain_file, "--output", "one", "--machine.micro-batch", "8")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "cim_bench.cli"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -73,6 +73,24 @@ def test_a_vit_without_class_token_has_no_cls_feature(images: Tensor) -> None:
         model.feature(images, "cls")
 
 
+@torch.no_grad()
+def test_a_norm_of_pooled_patches_is_the_final_norm(images: Tensor) -> None:
+    """BEiT as its hub weights have it: timm classifies the norm of the mean; its class token has none."""
+    arch = Arch(name="beit_base_patch16_224", image_size=32, options={**vit().options, "use_rel_pos_bias": True})
+    model = Backbone(arch).eval()
+    torch.nn.init.normal_(model.net.fc_norm.weight)
+    torch.testing.assert_close(model.feature(images, "mean_patch"), model(images))
+    with pytest.raises(ValueError, match="normalises pooled patches alone; take the feature mean_patch"):
+        model.feature(images, "cls")
+
+
+@torch.no_grad()
+def test_a_register_is_no_class_token(images: Tensor) -> None:
+    model = Backbone(vit(class_token=False, reg_tokens=2, global_pool="avg", fc_norm=False)).eval()
+    with pytest.raises(ValueError, match="has no 'cls' feature"):
+        model.feature(images, "cls")
+
+
 @pytest.mark.parametrize(
     "arch",
     [

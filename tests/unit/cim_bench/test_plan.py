@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cim_bench.backbone import Backbone
 from cim_bench.context import Context
-from cim_bench.plan import make_plan, select_jobs
+from cim_bench.plan import left_out, make_plan, select_jobs
 from cim_bench.recipe import (
     Arch,
     Benchmark,
@@ -131,6 +131,17 @@ def test_selected_jobs_come_with_what_they_need_in_the_plans_order() -> None:
 def test_a_subject_whose_checkpoint_nobody_gave_has_no_jobs() -> None:
     absent = replace(benchmark(["random"], ["probe"]), subjects={"MP3": FromCheckpoint(method="MP3")})
     assert make_plan(absent) == []
+
+
+def test_what_a_classifier_does_not_pass_through_is_said() -> None:
+    """Unless a backbone was asked for: then all jobs are planned, and opening the file refuses it."""
+    tuned = FromCheckpoint(path="tuned.pth", kind="classifier")
+    chosen = replace(benchmark(["random"], ["attack", "probe", "tuning"]), subjects={"t": tuned})
+    assert [job.name for job in make_plan(chosen)] == ["t/attack"]
+    assert left_out(chosen) == ["probe, tuning of t, a fine-tuned classifier: it needs a backbone"]
+    asked = replace(chosen, subjects={"t": replace(tuned, kind="backbone")})
+    assert [job.name for job in make_plan(asked)] == ["t/probe", "t/tuning", "t/attack"]
+    assert left_out(asked) == []
 
 
 def test_a_benchmark_without_evaluators_only_pretrains() -> None:

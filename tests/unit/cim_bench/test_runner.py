@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cim_bench import cli
 from cim_bench.backbone import Backbone
-from cim_bench.checkpoint import Meta, load_checkpoint
+from cim_bench.checkpoint import Meta, load_checkpoint, save_checkpoint
 from cim_bench.context import Context
 from cim_bench.data.images import ImageError
 from cim_bench.data.transforms import EvalTransform
@@ -171,6 +171,39 @@ def test_another_seed_setting_or_data_set_is_another_job_and_overwrites_nothing(
     assert before.items() <= contents(output).items()
     assert len({record.key for record in read_records(output)}) == 4
     assert next(r for r in read_records(output) if r.protocol.passed).protocol.passed == {"shift": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": (0.5, 0.5, 0.5)},
+        {"std": (0.5, 0.5, 0.5)},
+        {"method": "other"},
+        {"arch": {"num_heads": 4}},
+    ],
+    ids=str,
+)
+def test_the_same_weights_under_another_identity_are_another_job(
+    benchmark: Benchmark, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """A corrected normalisation, size or number of heads must not find the old number."""
+    source = benchmark.subjects["random"]
+    assert isinstance(source, RandomInit)
+    first = random_checkpoint(source, 0)
+    if "arch" in change:
+        arch = first.meta.arch
+        change = {"arch": replace(arch, options={**arch.options, **change["arch"]})}
+    other = replace(first.meta, **change)
+    assert other.hash == first.meta.hash
+    assert other.identity != first.meta.identity
+    for place, meta in (("one", first.meta), ("two", other)):
+        save_checkpoint(tmp_path / place, first.state, meta)
+    runs = [
+        replace(benchmark, subjects={"s": FromCheckpoint(path=str(tmp_path / p))}, evaluators={"toy": Toy()})
+        for p in ("one", "two")
+    ]
+    assert [statuses(Runner(run, tmp_path / "out")) for run in runs] == [{"s/toy": "done"}] * 2
+    assert len({record.key for record in read_records(tmp_path / "out")}) == 2
 
 
 def test_how_the_work_is_fitted_to_the_machine_is_the_same_job(benchmark: Benchmark, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 from cim_bench.recipe import Machine, Training
@@ -83,6 +84,25 @@ def test_learning_rate_by_hand() -> None:
     assert learning_rate(10, per_epoch=10, training=training) == pytest.approx(0.2)
     assert learning_rate(60, per_epoch=10, training=training) == pytest.approx((0.2 + 0.02) / 2)
     assert learning_rate(110, per_epoch=10, training=training) == pytest.approx(0.02)
+
+
+def test_a_cosine_over_all_epochs_is_timms() -> None:
+    """SimMIM's fine-tuning: 100 epochs, 20 of warm-up; after it the rate goes on at 0.905 of its peak."""
+    training = Training(
+        epochs=100, warmup_epochs=20, warmup_prefix=False, effective_batch=256, base_lr=5e-3, min_lr=1e-6
+    )
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=5e-3)
+    theirs = CosineLRScheduler(optimizer, t_initial=1000, lr_min=1e-6, warmup_t=200, warmup_lr_init=0.0)
+    for step in (0, 1, 100, 199, 200, 201, 600, 999):
+        assert learning_rate(step, per_epoch=10, training=training) == pytest.approx(theirs._get_lr(step)[0]), step
+    assert learning_rate(200, per_epoch=10, training=training) == pytest.approx(0.9045 * 5e-3, rel=1e-3)
+
+
+def test_milestones_divide_the_rate_by_ten() -> None:
+    """SimMIM's pre-training: constant after warm-up, a tenth from epoch 7 on."""
+    training = Training(epochs=8, warmup_epochs=1, effective_batch=512, base_lr=0.1, lr_batch=512, milestones=(7.0,))
+    rates = [learning_rate(epoch * 10, per_epoch=10, training=training) for epoch in (0, 1, 6, 7)]
+    assert rates == pytest.approx([0.0, 0.1, 0.1, 0.01])
 
 
 @pytest.mark.parametrize(

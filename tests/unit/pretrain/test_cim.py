@@ -66,6 +66,25 @@ def test_what_trains(model: CIMModel, batch: dict[str, torch.Tensor]) -> None:
     assert frozen == expected
 
 
+def test_initialisation(model: CIMModel, tiny_arch: Arch) -> None:
+    """The maps' layer: N(0, 1) under torch's default bias, as the public code's rule for convolutions gives; or Xavier.
+
+    Others: Xavier linears; class token N(0, 0.02); the frozen patch projection uniform up to √(6 / (3 p² + dim)).
+    """
+    torch.manual_seed(0)
+    wide = CIM(context_size=32, exemplar_size=16, decoder_dim=4096, decoder_heads=16).build(tiny_arch)
+    assert wide.decoder_pred.weight.std().item() == pytest.approx(1.0, rel=0.05)
+    assert 0 < wide.decoder_pred.bias.abs().max().item() <= 4096**-0.5
+    flat = replace(PRETEXT, map_std=None).build(tiny_arch)
+    assert flat.decoder_pred.weight.abs().max().item() <= math.sqrt(6 / 50)
+    assert flat.decoder_pred.bias.abs().sum().item() == 0
+    proj = model.online.patch_embed.proj.weight
+    assert proj.abs().max().item() == pytest.approx(math.sqrt(6 / (3 * 64 + 48)), rel=0.01)
+    assert model.online.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(math.sqrt(2 / (48 + 192)), rel=0.05)
+    assert wide.decoder_embed.weight.std().item() == pytest.approx(math.sqrt(2 / (48 + 4096)), rel=0.05)
+    assert model.online.cls_token.std().item() == pytest.approx(0.02, rel=0.4)
+
+
 def test_target_follows_by_the_cosine(model: CIMModel) -> None:
     assert cosine_momentum(0.0, 0.99, 1.0) == pytest.approx(0.99)
     assert cosine_momentum(0.5, 0.99, 1.0) == pytest.approx(1 - 0.01 * (math.cos(math.pi / 2) + 1) / 2)

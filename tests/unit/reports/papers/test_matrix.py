@@ -12,6 +12,7 @@ import pytest
 from cim_bench.record import Record, write_records
 from cim_bench.reports.corruption import ALEXNET_ERRORS
 from cim_bench.reports.papers.matrix import report
+from cim_bench.reports.papers.matrix_rows import RSB
 
 Make = Callable[..., Record]
 TOP1 = "top-1 after fine-tuning"
@@ -49,6 +50,7 @@ def of(lines: list[list[str]], arch: str, method: str) -> list[list[str]]:
 
 
 CIM_B: Mapping[str, Any] = {"name": "CIM-ViT-B", "method": "CIM", "arch": "vit_base_patch16_224@224", "epochs": 300.0}
+CIM_R50: Mapping[str, Any] = {**CIM_B, "name": "CIM-R50", "arch": "resnet50@224"}
 MAE_B: Mapping[str, Any] = {**CIM_B, "name": "MAE-ViT-B", "method": "mae", "epochs": 800.0}
 
 
@@ -203,6 +205,43 @@ def robust(make: Make) -> Callable[..., None]:
     return write
 
 
+def test_other_images_data_networks_and_recipes_are_footnotes(make: Make, tmp_path: Path) -> None:
+    """A part of the images; pre-trained on more data; positions of its own; RSB's knobs are a ResNet's usual ones."""
+    beit = {**CIM_B, "name": "BEiT-B", "method": "BEiT", "arch": "beit_base_patch16_224@224"}
+    simmim = {**CIM_B, "name": "SimMIM-B", "method": "SimMIM", "pretrain_data": "imagenet-1k"}
+    tuned(make, tmp_path, "a", 100, 0.9, **CIM_B, n=5_000)
+    tuned(make, tmp_path, "b", 100, 0.845, **beit, pretrain_data="IN-22K+DALL-E")
+    tuned(make, tmp_path, "c", 100, 0.83, **simmim)
+    said = notes(text := report(tmp_path))
+
+    def marks(name: str) -> list[str]:
+        (line,) = [line for line in matrix(text) if line[5].startswith(name)]
+        cells = line[5].removeprefix(name), line[7].split("n=")[1].partition(" ")[2]
+        return [said[mark] for cell in cells for mark in cell.split()]
+
+    assert marks("CIM-ViT-B") == ["5,000 images, where the validation split of ImageNet-1K has 50,000"]
+    assert marks("BEiT-B") == [
+        "measured as beit_base_patch16_224@224",
+        "measured checkpoint: pre-trained on IN-22K+DALL-E, published row: IN-1K+DALL-E",
+    ]
+    assert marks("SimMIM-B") == ["measured as vit_base_patch16_224@224"]
+
+
+def test_a_resnet_is_told_from_rsb(make: Make, tmp_path: Path) -> None:
+    knobs = {**RSB[100.0]}
+    for key, passed in (("rsb", knobs), ("own", {"mixup": 0.1, "training.epochs": 100})):
+        fields = {**CIM_R50, "name": key, "passed": passed, "settings": {"training": {"epochs": 100}, "loss": "ce"}}
+        tuned(make, tmp_path, key, 100, 0.78, **fields)
+    said = notes(text := report(tmp_path))
+    cells = {line[5]: line[7].split("n=50,000")[1].split() for line in matrix(text) if line[5] in ("rsb", "own")}
+    assert cells["rsb"] == []
+    (note,) = (said[mark] for mark in cells["own"])
+    assert note.startswith("finetune with ")
+    assert "loss=ce" in note
+    assert "train_size=None" in note
+    assert "mixup" not in note
+
+
 def test_robustness_pairs(make: Make, robust: Callable[..., None], tmp_path: Path) -> None:
     robust(tmp_path)
     tuned(make, tmp_path, "t", 100, 0.83, **CIM_B, checkpoint="B")
@@ -230,9 +269,6 @@ def test_robustness_on_other_sets_does_not_join(make: Make, tmp_path: Path) -> N
     names = [f"{name}-{severity}" for name in ALEXNET_ERRORS for severity in range(1, 6)]
     write_records(tmp_path / "g", [make(**CIM_B, **generated, variant=name) for name in names])
     assert {cell for line in matrix(report(tmp_path), ROBUST) for cell in line[7::2]} == {"–"}
-
-
-CIM_R50: Mapping[str, Any] = {**CIM_B, "name": "CIM-R50", "arch": "resnet50@224"}
 
 
 def test_robustness_says_which_fine_tuning_it_rests_on(make: Make, robust: Callable[..., None], tmp_path: Path) -> None:
