@@ -8,10 +8,9 @@ reads is computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
 from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from cim_bench.pretext import Batch, Panel, PretextModel
-from cim_bench.pretrain.masks import GREY, MaskedInputs, mae_hidden, panels, split_mask
+from cim_bench.pretext import Batch, Panel
+from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, mae_hidden, panels, split_mask
 from cim_bench.pretrain.positions import sincos_positions
 from cim_bench.pretrain.vit import init_weights, patch_grid, plain_vit
 from cim_bench.recipe import Arch, Pretext
@@ -67,7 +66,7 @@ class MAE(Pretext):
         )
 
 
-class MAEModel(PretextModel):
+class MAEModel(MaskedModel):
     """Encoder of the visible patches, and a decoder that predicts the hidden ones.
 
     Args:
@@ -164,20 +163,10 @@ class MAEModel(PretextModel):
             "images": torch.tensor(float(len(target))),
         }
 
-    def held_out_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """The loss as in training, and that of a constant prediction."""
-        return {"val_loss": sums["loss"] / sums["images"], "val_constant_loss": sums["constant"] / sums["images"]}
-
-    def backbone_state(self, which: Literal["online", "ema"]) -> dict[str, Tensor]:
-        """The encoder.
-
-        Raises:
-            ValueError: If an EMA encoder is asked for; there is none.
-        """
-        if which == "ema":
-            raise ValueError("MAE keeps no EMA encoder; set export to online")
-        state: dict[str, Tensor] = self.encoder.state_dict()
-        return state
+    def network(self) -> nn.Module:
+        """The encoder."""
+        net: nn.Module = self.encoder
+        return net
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> list[list[list[Panel | None]]]:

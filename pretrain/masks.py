@@ -1,16 +1,18 @@
-"""What MAE and SimMIM hide of an image: drawn with its crop, in the loader worker, an exact number of squares."""
+"""What MAE and SimMIM share: which squares of an image are hidden, drawn with its crop in the loader worker."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import transforms as T
 
 from cim_bench.data.transforms import to_uint8
-from cim_bench.pretext import Panel
+from cim_bench.pretext import Panel, PretextModel
 
 GREY = 128  # what pictures show in place of hidden pixels
 
@@ -36,6 +38,28 @@ class MaskedInputs:
     def __call__(self, image: Image.Image) -> dict[str, Tensor]:
         """``image`` (3, side, side) uint8 and ``mask`` (cells,) bool, true where hidden."""
         return {"image": to_uint8(self.view(image)), "mask": random_mask(self.cells, self.hidden)}
+
+
+class MaskedModel(PretextModel):
+    """What MAE and SimMIM share: what is told of held-out images, and an encoder without a moving average."""
+
+    def network(self) -> nn.Module:
+        """The timm network inside."""
+        raise NotImplementedError
+
+    def held_out_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """The loss as in training, and that of a constant prediction."""
+        return {"val_loss": sums["loss"] / sums["images"], "val_constant_loss": sums["constant"] / sums["images"]}
+
+    def backbone_state(self, which: Literal["online", "ema"]) -> dict[str, Tensor]:
+        """The encoder.
+
+        Raises:
+            ValueError: If an EMA encoder is asked for; there is none.
+        """
+        if which == "ema":
+            raise ValueError(f"{type(self).__name__.removesuffix('Model')} keeps no EMA encoder; set export to online")
+        return self.network().state_dict()
 
 
 def random_mask(cells: int, hidden: int) -> Tensor:

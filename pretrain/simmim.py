@@ -8,9 +8,8 @@ sin-cos positions (like for like with MAE and CIM), and ResNets (ours; docs/pret
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,8 @@ from torchvision.transforms import InterpolationMode
 
 from cim_bench.backbone import create_net
 from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from cim_bench.pretext import Batch, Panel, PretextModel
-from cim_bench.pretrain.masks import GREY, MaskedInputs, enlarge, panels, simmim_hidden
+from cim_bench.pretext import Batch, Panel
+from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, enlarge, panels, simmim_hidden
 from cim_bench.pretrain.positions import sincos_positions
 from cim_bench.pretrain.vit import patch_grid, plain_vit
 from cim_bench.recipe import Arch, Pretext
@@ -73,7 +72,7 @@ class SimMIM(Pretext):
         return arch.image_size // self.mask_patch
 
 
-class SimMIMModel(PretextModel):
+class SimMIMModel(MaskedModel):
     """An encoder of images with hidden squares, and a one-layer head that predicts pixels.
 
     Args:
@@ -121,20 +120,10 @@ class SimMIMModel(PretextModel):
             "images": torch.tensor(float(len(images))),
         }
 
-    def held_out_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """The loss as in training, and that of a constant prediction."""
-        return {"val_loss": sums["loss"] / sums["images"], "val_constant_loss": sums["constant"] / sums["images"]}
-
-    def backbone_state(self, which: Literal["online", "ema"]) -> dict[str, Tensor]:
-        """The encoder.
-
-        Raises:
-            ValueError: If an EMA encoder is asked for; there is none.
-        """
-        if which == "ema":
-            raise ValueError("SimMIM keeps no EMA encoder; set export to online")
-        state: dict[str, Tensor] = self.encoder.net.state_dict()
-        return state
+    def network(self) -> nn.Module:
+        """The encoder."""
+        net: nn.Module = self.encoder.net
+        return net
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> list[list[list[Panel | None]]]:
