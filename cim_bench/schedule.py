@@ -27,7 +27,7 @@ class Steps:
         """Derive accumulation so that the effective batch is exactly the recipe's.
 
         Raises:
-            ValueError: If the data is smaller than one batch, or the batch does not divide over the devices.
+            ValueError: If the data is smaller than one batch, or the batch does not divide over devices and passes.
         """
         batch = training.effective_batch
         if samples < batch:
@@ -40,7 +40,13 @@ class Steps:
                 f"an effective batch of {batch} does not divide over {processes} processes; use a divisor of {batch}"
             )
         share = batch // processes
-        micro = next(m for m in range(min(share, machine.micro_batch), 0, -1) if share % m == 0)
+        largest = min(share, machine.micro_batch)
+        micro = next(m for m in range(largest, 0, -1) if share % m == 0)
+        if 4 * micro < largest:
+            raise ValueError(
+                f"{share} images a process and step divide into no passes of up to {largest} but of {micro}, which is slow "
+                f"and spoils batch statistics; choose another --training.effective-batch, or a divisor as micro_batch"
+            )
         per_epoch = samples // batch
         return cls(
             per_epoch=per_epoch, total=per_epoch * training.epochs, micro_batch=micro, accumulation=share // micro

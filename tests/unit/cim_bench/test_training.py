@@ -122,6 +122,8 @@ def test_impossible_batches_are_refused() -> None:
         Steps.plan(10, Training(epochs=1, effective_batch=64, base_lr=1), Machine(), 1)
     with pytest.raises(ValueError, match="does not divide over 3"):
         Steps.plan(100, Training(epochs=1, effective_batch=64, base_lr=1), Machine(), 3)
+    with pytest.raises(ValueError, match="257 images a process and step divide into no passes of up to 256 but of 1,"):
+        Steps.plan(300, Training(epochs=1, effective_batch=257, base_lr=1), Machine(), 1)
 
 
 def test_processes_see_disjoint_parts_of_the_same_batches() -> None:
