@@ -44,8 +44,8 @@ class Steps:
         micro = next(m for m in range(largest, 0, -1) if share % m == 0)
         if 4 * micro < largest:
             raise ValueError(
-                f"{share} images a process and step divide into no passes of up to {largest} but of {micro}, which is slow "
-                f"and spoils batch statistics; choose another --training.effective-batch, or a divisor as micro_batch"
+                f"{share} images a process and step divide into no passes of up to {largest} but of {micro}, which is "
+                "slow and spoils batch statistics; choose another --training.effective-batch"
             )
         per_epoch = samples // batch
         return cls(

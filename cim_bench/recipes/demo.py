@@ -35,7 +35,7 @@ def demo() -> Benchmark:
             PHOTOS,
             machine,
             image_size=64,
-            vits=training(epochs=6, warmup_epochs=2),
+            vits=training(epochs=5, warmup_epochs=2),
             resnets=training(epochs=3, warmup_epochs=1),
         ),
         evaluators=evaluators,
