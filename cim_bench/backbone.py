@@ -102,6 +102,14 @@ def create_net(arch: Arch, **model_args: Any) -> Any:
         raise ValueError(f"timm's {arch.name} does not take these options {dict(arch.options)}: {error}") from error
 
 
+def skeleton(arch: Arch, **model_args: Any) -> Any:
+    """As `create_net`, without memory for weights: parameters are on torch's ``meta`` device."""
+    from accelerate import init_empty_weights  # timm before 1.0.12 reads numbers off tensors: not all may be on meta
+
+    with init_empty_weights(include_buffers=False):
+        return create_net(arch, **model_args)
+
+
 def load_exact(
     net: nn.Module,
     state: Mapping[str, Tensor],
@@ -112,9 +120,26 @@ def load_exact(
 ) -> None:
     """Load a state dict under an exact key contract: no silently random layer, no silently dropped one.
 
+    Arguments and errors as in `check_keys`, but for the network in place of its state.
+    """
+    own = net.state_dict()
+    check_keys(own, state, what=what, missing=missing, unexpected=unexpected)
+    net.load_state_dict({k: v for k, v in state.items() if k in own}, strict=not missing)
+
+
+def check_keys(
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    *,
+    what: str,
+    missing: Set[str] = frozenset(),
+    unexpected: Set[str] = frozenset(),
+) -> None:
+    """Hold a state dict to an exact contract of keys and shapes.
+
     Args:
-        net: Target.
-        state: Source.
+        own: Of the network.
+        state: What it is to load.
         what: Name of the source, for the message.
         missing: Keys that `state` must lack (the head to be trained).
         unexpected: Keys that `state` must have in excess (parts not needed).
@@ -122,7 +147,6 @@ def load_exact(
     Raises:
         ValueError: Naming keys or shapes, if the contract is broken.
     """
-    own = net.state_dict()
     shapes = [
         f"{k} is {tuple(state[k].shape)}, the architecture has {tuple(own[k].shape)}"
         for k in own.keys() & state.keys()
@@ -144,7 +168,6 @@ def load_exact(
                 if keys
             )
         )
-    net.load_state_dict({k: v for k, v in state.items() if k in own}, strict=not missing)
 
 
 def load_backbone(checkpoint: Checkpoint, *, what: str) -> Backbone:

@@ -18,6 +18,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
+from cim_bench.backbone import skeleton
 from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from cim_bench.pretext import Batch, Panel
 from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, mae_hidden, panels, split_mask
@@ -55,8 +56,7 @@ class MAE(Pretext):
 
     def inputs(self, arch: Arch) -> MaskedInputs:
         """What a loader worker does to one image."""
-        with torch.device("meta"):  # only the size of its patches is wanted
-            patches = patch_grid(arch.image_size, arch, plain_vit(arch, MAE.method)) ** 2
+        patches = patch_grid(arch.image_size, arch, skeleton(arch, num_classes=0)) ** 2
         return MaskedInputs(
             arch.image_size,
             scale=self.crop_scale,

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import timm
-import torch
 from torch import Tensor, nn
 
-from cim_bench.backbone import create_net
+from cim_bench.backbone import SIZED, skeleton
 from cim_bench.recipe import Arch
 
 # (width, depth): size and heads (timm, models/vision_transformer.py; dinov2, models/vision_transformer.py)
@@ -124,7 +123,7 @@ def _measure_resnet(state: Mapping[str, Tensor]) -> Shape:
     stages = tuple(count(state, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
     bottleneck = "layer1.0.conv3.weight" in state
     first = tuple(state["conv1.weight"].shape) if "conv1.weight" in state else ()
-    width = state["layer1.0.conv1.weight"].shape[0] if "layer1.0.conv1.weight" in state else 0
+    width = rows_of(state.get("layer1.0.conv1.weight"))
     known = first == (64, 3, 7, 7) and width == 64 and (stages, bottleneck) in RESNETS
     depth = RESNETS.get((stages, bottleneck), 0)
     words = f"a ResNet-{depth}" if known else f"a ResNet of {stages} blocks, width {width} and a first layer {first}"
@@ -181,6 +180,11 @@ def count(state: Mapping[str, Tensor], pattern: str) -> int:
     return 1 + max((int(match[1]) for key in state if (match := re.match(pattern, key))), default=-1)
 
 
+def rows_of(tensor: Tensor | None) -> int:
+    """Length of the first axis; 0 if there is none."""
+    return int(tensor.shape[0]) if tensor is not None and tensor.ndim else 0
+
+
 def grid(state: Mapping[str, Tensor]) -> int:
     """Patches a side that positions are for.
 
@@ -188,12 +192,15 @@ def grid(state: Mapping[str, Tensor]) -> int:
         ValueError: If they fit no square grid.
     """
     if "pos_embed" in state:
-        tokens = int(state["pos_embed"].shape[1]) - (0 if "reg_token" in state else 1)
+        shape = tuple(state["pos_embed"].shape)
+        if len(shape) != 3 or shape[0] != 1:
+            raise ValueError(f"its pos_embed has shape {shape}, not (1, tokens, width)")
+        tokens = shape[1] - (0 if "reg_token" in state else 1)
         side = math.isqrt(max(tokens, 0))
         if side == 0 or side**2 != tokens:
-            raise ValueError(f"its {state['pos_embed'].shape[1]} positions are no square grid and a class token")
+            raise ValueError(f"its {shape[1]} positions are no square grid and a class token")
         return side
-    rows = next((int(v.shape[0]) for k, v in state.items() if k.endswith(REL_TABLE)), 0)
+    rows = next((rows_of(v) for k, v in state.items() if k.endswith(REL_TABLE)), 0)
     if not rows:
         raise ValueError("it has no positions, neither pos_embed nor a relative position bias")
     span = math.isqrt(max(rows - 3, 0))  # (2 grid - 1)² distances and three of the class token
@@ -202,13 +209,12 @@ def grid(state: Mapping[str, Tensor]) -> int:
     return (span + 1) // 2
 
 
-def choose(shape: Shape, asked: Asked, image_size: int | None) -> Arch:
-    """The architecture to build.
+def choose(shape: Shape, asked: Asked) -> Arch:
+    """The architecture to build, at the file's own input size.
 
     Args:
         shape: What the file says.
         asked: What the user says; options of the user win.
-        image_size: Wanted input size; ``None`` for the user's or the file's own.
 
     Raises:
         ValueError: If they contradict each other, or neither tells.
@@ -218,23 +224,47 @@ def choose(shape: Shape, asked: Asked, image_size: int | None) -> Arch:
             f"it is {shape.words}, which is no known architecture; "
             "name it like --arch vit_small_patch16_224@32,depth=2,embed_dim=48,num_heads=4,patch_size=8"
         )
-    size = image_size or asked.image_size or shape.image_size or 224
-    arch = Arch(name=asked.name or shape.name, image_size=size, options={**shape.options, **asked.options})
+    options = {**shape.options, **asked.options}
+    arch = Arch(name=asked.name or shape.name, image_size=shape.image_size or 224, options=options)
     if asked.name and asked.name != shape.name and dims_of(arch) != shape.dims:
         raise ValueError(
             f"it is {shape.words}, {asked.name} was asked for"
             + (f"; ask for {shape.name}, or for none" if shape.name else "")
         )
-    if shape.image_size and size % shape.dims[2]:
-        raise ValueError(f"image size {size} does not divide by its patch of {shape.dims[2]}; choose a multiple")
     return arch
 
 
-def skeleton(arch: Arch, **model_args: object) -> nn.Module:
-    """The architecture without memory or values: every tensor is on torch's ``meta`` device."""
-    with torch.device("meta"):
-        net: nn.Module = create_net(arch, **model_args)
-    return net
+def wanted_size(given: int | None, asked: Asked, arch: Arch, net: nn.Module) -> int:
+    """The input size to use, which the network can take.
+
+    Args:
+        given: Of the user, by itself.
+        asked: What the user says of the architecture, its size included.
+        arch: With its own size, which holds if nobody says another.
+        net: That architecture.
+
+    Raises:
+        ValueError: If the network cannot take it.
+    """
+    size = asked.image_size if given is None else given
+    if size is None or size == arch.image_size:
+        return arch.image_size
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"image size {size} is no number of pixels; give a positive one, or none")
+    embed = getattr(net, "patch_embed", None)
+    fixed, patch = (_sides(getattr(embed, name, None)) for name in ("img_size", "patch_size"))
+    if fixed and not arch.name.startswith(SIZED) and fixed != (size, size):
+        raise ValueError(f"{arch.name} takes images of {fixed[0]} pixels only, not of {size}; give no image size")
+    if any(size % side for side in patch):
+        raise ValueError(f"image size {size} does not divide by its patch of {patch[0]}; choose a multiple")
+    return size
+
+
+def _sides(value: object) -> tuple[int, ...]:
+    """A size of timm's, one number or two, as two; empty if there is none."""
+    if isinstance(value, int):
+        return (value, value)
+    return tuple(value) if isinstance(value, tuple) else ()
 
 
 def dims_of(arch: Arch) -> tuple[int, ...]:
@@ -244,27 +274,4 @@ def dims_of(arch: Arch) -> tuple[int, ...]:
         projection = state["patch_embed.proj.weight"]
         return (projection.shape[0], count(state, r"blocks\.(\d+)\."), projection.shape[2])
     stages = tuple(count(state, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
-    return (*stages, state["layer1.0.conv1.weight"].shape[0] if "layer1.0.conv1.weight" in state else 0)
-
-
-def normalisation(arch: Arch, tag: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of timm's weights for an architecture.
-
-    Raises:
-        ValueError: If timm has weights of several normalisations and no tag tells which.
-    """
-    known = {name.partition(".")[2] for name in timm.list_pretrained(f"{arch.name}.*")}
-    if tag and tag not in known:
-        raise ValueError(f"timm knows no weights {arch.name}.{tag}; it has {', '.join(sorted(known)) or 'none'}")
-    found: dict[tuple[tuple[float, ...], tuple[float, ...]], str] = {}
-    for name in [tag] if tag else sorted(known):
-        cfg = timm.get_pretrained_cfg(f"{arch.name}.{name}")
-        found.setdefault((tuple(cfg.mean), tuple(cfg.std)), name)
-    if len(found) != 1:
-        choices = " or ".join(f"--arch {arch.name}.{name} for a mean of {mean[0]}" for (mean, _), name in found.items())
-        raise ValueError(
-            f"timm's weights of {arch.name} come with {len(found)} normalisations and the file does not say which; "
-            f"name theirs with {choices or 'the --arch of timm weights that it comes from'}"
-        )
-    (mean, std) = next(iter(found))
-    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    return (*stages, rows_of(state.get("layer1.0.conv1.weight")))

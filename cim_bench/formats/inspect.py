@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from cim_bench.backbone import load_backbone
+from cim_bench.backbone import Backbone, load_backbone
 from cim_bench.checkpoint import Meta
 from cim_bench.formats.key_map import LoadReport
 from cim_bench.formats.opening import open_checkpoint
@@ -20,11 +20,22 @@ def inspect(source: FromCheckpoint) -> str:
         ValueError: If it cannot be opened; one sentence.
     """
     checkpoint, report = open_checkpoint(source)
-    evidence = examine(load_backbone(checkpoint, what=source.path))
-    return "\n".join([source.path, *_identity(checkpoint.meta, report), *_keys(report), *_looks(evidence)])
+    model = load_backbone(checkpoint, what=source.path)
+    identity = _identity(checkpoint.meta, report, _heads(model, report))
+    return "\n".join([source.path, *identity, *_keys(report), *_looks(examine(model))])
 
 
-def _identity(meta: Meta, report: LoadReport) -> list[str]:
+def _heads(model: Backbone, report: LoadReport) -> dict[str, str]:
+    """A transformer's number of attention heads, on which all features depend and no shape."""
+    attention = getattr(next(iter(getattr(model.net, "blocks", ())), None), "attn", None)
+    number = getattr(attention, "num_heads", None)
+    if number is None:
+        return {}
+    told = report.format in ("cim-bench", "timm hub")
+    return {"heads": str(number) if told else f"{number} (not told by shapes; --arch NAME,num_heads=N)"}
+
+
+def _identity(meta: Meta, report: LoadReport, heads: dict[str, str]) -> list[str]:
     head = f"classifier of {len(meta.classes)} classes" if meta.kind == "classifier" else "backbone without head"
     epochs = "not told by the file" if meta.epochs is None else f"{meta.epochs:g}"
     rows = {
@@ -32,6 +43,7 @@ def _identity(meta: Meta, report: LoadReport) -> list[str]:
         "method": meta.method,
         "kind": head,
         "architecture": str(meta.arch),
+        **heads,
         "input": f"{meta.arch.image_size} pixels, mean {_numbers(meta.mean)}, std {_numbers(meta.std)}",
         "epochs": f"{epochs} (pre-training)",
         "content hash": meta.hash,

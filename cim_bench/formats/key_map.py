@@ -11,6 +11,7 @@ from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 
 Kind = Literal["backbone", "classifier"]
 Family = Literal["vit", "beit", "dinov2", "resnet"]
+Table = Literal["mae", "moco3", "none"]
 Triple = tuple[float, float, float]
 
 
@@ -33,13 +34,14 @@ class Format:
         fresh: timm keys that the file may lack, all of them or none; they are counters that no feature depends on.
         part: What follows ``#`` in a path that asks for this part of the file, e.g. ``ema``.
         must_be_named: The keys do not tell this method from another one's, so the user has to.
-        sincos: Positions are (not) the fixed sin-cos table; ``None``: not looked at.
+        sincos: Whose fixed table the positions are (`cim_bench.formats.resample.table_of`); ``None``: not looked at.
         frozen_patch: The patch projection has (not) its initial bias of exactly 0; ``None``: not looked at.
         heads: Attention heads by embedding width, where they are not the usual ones.
         resample: How the public code brings positions to another grid: to a ``size``, by a scale factor with
             DINO's ``offset`` of 0.1, or to a size with ``antialias``.
         mean: Input normalisation of its training; ``None``: that of the timm weights named.
         std: Likewise.
+        tagged: The tag of timm weights, where one is named, tells the normalisation in place of `mean` and `std`.
         epoch_shift: Added to the file's ``epoch``, which some scripts count from 0.
         source: Public code that writes it.
     """
@@ -56,12 +58,13 @@ class Format:
     fresh: str = ""
     part: str = ""
     must_be_named: bool = False
-    sincos: bool | None = None
+    sincos: Table | None = None
     frozen_patch: bool | None = None
     heads: Mapping[int, int] = field(default_factory=dict)
     resample: Literal["size", "offset", "antialias"] = "size"
     mean: Triple | None = IMAGENET_MEAN
     std: Triple | None = IMAGENET_STD
+    tagged: bool = False
     epoch_shift: int = 0
     source: str
 
@@ -103,12 +106,27 @@ class LoadReport:
 
 
 def readable(pattern: str) -> str:
-    r"""A key pattern as a message shows it: ``^blocks_c\.`` is ``blocks_c.*``."""
-    text = pattern.removeprefix("^").replace(r"(module\.)?", "")
-    return text.replace("\\.", ".").removesuffix("$") + ("" if text.endswith("$") else "*")
+    r"""A key pattern as a message shows it: ``^(module\.)?blocks\.(\d+\.)?0\.`` is ``blocks.0.*``."""
+    text = re.sub(r"\([^()]*\)\?", "", pattern).removeprefix("^").replace("\\.", ".")
+    text = re.sub(r"\\[dw][+*]", "*", text)
+    text = re.sub(r"\(([^()]*)\)", lambda group: group[1].replace("|", "/"), text)
+    return ("" if pattern.startswith("^") else "*") + text.removesuffix("$") + ("" if text.endswith("$") else "*")
 
 
 def same_method(one: str, other: str) -> bool:
     """Names of methods, whatever their case, spaces and hyphens: ``MoCo v3`` is ``moco-v3``."""
     bare = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in (one, other)]
     return bare[0] == bare[1]
+
+
+def check_kind(path: str, kind: str, asked: str) -> None:
+    """Refuse a checkpoint of another kind than was asked for.
+
+    Raises:
+        ValueError: Naming both, and what to give.
+    """
+    if not asked or kind == asked:
+        return
+    words = {"backbone": "a pre-trained backbone", "classifier": "a fine-tuned classifier"}
+    give = "give the checkpoint before fine-tuning" if asked == "backbone" else "fine-tune it first"
+    raise ValueError(f"{path} is {words[kind]}, {words[asked]} was asked for; {give}")

@@ -11,18 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cim_bench.backbone import SIZED, load_exact
-from cim_bench.checkpoint import Checkpoint, Meta, content_hash, load_checkpoint, read_meta
+from cim_bench.backbone import SIZED, check_keys, skeleton
+from cim_bench.checkpoint import (
+    META,
+    PRETEXT,
+    WEIGHTS,
+    Checkpoint,
+    Meta,
+    content_hash,
+    load_checkpoint,
+    read_meta,
+)
 from cim_bench.data.wnids import imagenet_wnids
-from cim_bench.formats.architectures import Shape, choose, measure, normalisation, parse_arch, skeleton
-from cim_bench.formats.key_map import Format, LoadReport, same_method
+from cim_bench.formats.architectures import Shape, choose, measure, parse_arch, rows_of, wanted_size
+from cim_bench.formats.key_map import Format, LoadReport, Triple, check_kind, same_method
+from cim_bench.formats.normalisation import check_tag, normalisation
 from cim_bench.formats.recognise import Found, recognise, suitable
 from cim_bench.formats.resample import resample_positions
+from cim_bench.formats.sidenotes import averages_in, check_epochs, check_told_arch, epochs_of
 from cim_bench.formats.timm_hub import hub_kind, open_hub
 from cim_bench.formats.weights_file import read_weights_file, state_dicts
 from cim_bench.recipe import FromCheckpoint
 
 HUB = "timm:"
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+PUBLISHED_SIZES = {"DINOv2": 224}  # of k-NN and linear figures, where positions are for another size
 __all__ = ["LoadReport", "checkpoint_kind", "open_checkpoint"]
 
 
@@ -41,26 +54,26 @@ def open_checkpoint(source: FromCheckpoint) -> tuple[Checkpoint, LoadReport]:
     Raises:
         ValueError: One sentence that says what is wrong and what to do.
     """
+    check_epochs(source)
     if source.path.startswith(HUB):
-        state, meta, extra = open_hub(source)
-        return _finish(state, meta, source, extra, "antialias")
+        state, meta, report = open_hub(source)
+        return _finish(state, meta, source, report, "antialias", f"{source.path} is timm's, but")
     path, part = _split(source.path)
     if path.is_dir():
-        checkpoint = load_checkpoint(path)
-        _check_own(source, checkpoint.meta)
-        try:
-            return _finish(
-                checkpoint.state, checkpoint.meta, source, LoadReport(format="cim-bench", matched=()), "size"
-            )
-        except ValueError as error:
-            raise ValueError(f"{path} is a cim-bench checkpoint, but {error}") from error
+        _no_part(path, part)
+        checkpoint, prefix = load_checkpoint(path), f"{path} is a cim-bench checkpoint, but"
+        _check_own(source, checkpoint.meta, prefix)
+        report = LoadReport(format="cim-bench", matched=())
+        return _finish(checkpoint.state, checkpoint.meta, source, report, "size", prefix)
     loaded = read_weights_file(path, allow_pickle=source.allow_pickle)
     found = recognise(state_dicts(loaded, path), source.method, part, path)
+    check_kind(source.path, found.format.kind, source.kind)
+    prefix = f"{path} was recognised as {found.format.name}, but"
     try:
         state, meta, report = _apply(found, source, loaded)
-        return _finish(state, meta, source, report, found.format.resample)
     except ValueError as error:
-        raise ValueError(f"{path} was recognised as {found.format.name}, but {error}") from error
+        raise ValueError(f"{prefix} {error}") from error
+    return _finish(state, meta, source, report, found.format.resample, prefix)
 
 
 def checkpoint_kind(source: FromCheckpoint) -> str:
@@ -75,6 +88,7 @@ def checkpoint_kind(source: FromCheckpoint) -> str:
     if not source.path or not path.exists():
         return "missing"
     if path.is_dir():
+        _no_part(path, part)
         return read_meta(path).kind
     status = path.stat()
     return _file_kind(path, part, source.method, source.allow_pickle, (status.st_mtime_ns, status.st_size))
@@ -88,17 +102,33 @@ def _file_kind(path: Path, part: str, method: str, allow_pickle: bool, _version:
 
 
 def _split(path: str) -> tuple[Path, str]:
-    """A path and the part of the file after ``#``; a file whose name has that sign is meant as it is."""
+    """A path and the part of the file after ``#``; a file whose name has that sign is meant as it is.
+
+    A file inside a folder of ours means the folder: its weights without `META` would be somebody's.
+    """
     name, sign, part = path.rpartition("#")
-    return (Path(path), "") if not sign or Path(path).exists() else (Path(name), part)
+    file, part = (Path(path), "") if not sign or Path(path).exists() else (Path(name), part)
+    folder = file.parent
+    ours = file.name in (WEIGHTS, PRETEXT, META) and all((folder / own).is_file() for own in (WEIGHTS, META))
+    return (folder if ours else file), part
 
 
-def _check_own(source: FromCheckpoint, meta: Meta) -> None:
+def _no_part(path: Path, part: str) -> None:
+    if part:
+        raise ValueError(f"{path} is a cim-bench checkpoint, which has no parts; open it without #{part}")
+
+
+def _check_own(source: FromCheckpoint, meta: Meta, prefix: str) -> None:
+    check_kind(source.path, meta.kind, source.kind)
     if source.method and not same_method(source.method, meta.method):
         raise ValueError(f"{source.path} was trained by {meta.method}, {source.method} was asked for")
     asked = parse_arch(source.arch)
     if asked.name and (asked.name != meta.arch.name or not asked.options.items() <= meta.arch.options.items()):
         raise ValueError(f"{source.path} is {meta.arch}, {source.arch} was asked for")
+    try:
+        check_tag(asked.name, asked.tag, meta.mean, meta.std)
+    except ValueError as error:
+        raise ValueError(f"{prefix} {error}") from error
 
 
 def _apply(found: Found, source: FromCheckpoint, loaded: Any) -> tuple[dict[str, Tensor], Meta, LoadReport]:
@@ -106,18 +136,19 @@ def _apply(found: Found, source: FromCheckpoint, loaded: Any) -> tuple[dict[str,
     fmt = found.format
     state, dropped = _renamed(found)
     state, notes = _in_fp32(state)
-    if "reg_token" in state:  # timm's register models add no position to the class token (timm, _convert_dinov2)
-        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-        state["pos_embed"] = state["pos_embed"][:, 1:]
+    if "reg_token" in state:
+        state |= _without_class_position(state)
     shape = measure(state, fmt.family, fmt.heads)
     asked = parse_arch(source.arch)
-    arch = choose(shape, asked, source.image_size)
-    mean, std = (fmt.mean, fmt.std) if fmt.mean and fmt.std else normalisation(arch, asked.tag)
+    arch = choose(shape, asked)
+    check_told_arch(loaded, arch)
+    mean, std = _normalisation(fmt, arch.name, asked.tag)
+    epochs, remarks = epochs_of(loaded, fmt, source)
     meta = Meta(
         kind=fmt.kind,
         method=found.method,
         arch=arch,
-        epochs=_epochs(loaded, fmt, source),
+        epochs=epochs,
         seed=0,
         pretrain_data=source.pretrain_data,
         mean=mean,
@@ -127,8 +158,28 @@ def _apply(found: Found, source: FromCheckpoint, loaded: Any) -> tuple[dict[str,
         recipe={"format": fmt.name, "file": Path(source.path).name},
     )
     missing = _counters(state, fmt, meta)
+    notes = (*notes, *remarks, *averages_in(loaded))
     report = LoadReport(format=fmt.name, matched=(), missing=missing, unexpected=dropped, notes=notes)
     return state, meta, report
+
+
+def _normalisation(fmt: Format, name: str, tag: str) -> tuple[Triple, Triple]:
+    """Of the format, or of the timm weights that the user names where the format is theirs."""
+    if fmt.mean is None or fmt.std is None or (tag and fmt.tagged):
+        return normalisation(name, tag)
+    check_tag(name, tag, fmt.mean, fmt.std)
+    return fmt.mean, fmt.std
+
+
+def _without_class_position(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """timm's register models add no position to the class token (timm, _convert_dinov2)."""
+    token, positions = state["cls_token"], state["pos_embed"]
+    if positions.ndim != 3 or token.shape != positions[:, :1].shape:
+        raise ValueError(
+            f"its cls_token has shape {tuple(token.shape)} and its pos_embed {tuple(positions.shape)}, "
+            "not (1, 1, width) and (1, tokens, width)"
+        )
+    return {"cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
 
 
 def _renamed(found: Found) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -146,15 +197,23 @@ def _renamed(found: Found) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 
 def _in_fp32(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    broken = sorted(k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all())
-    if broken:
+    odd = sorted(f"{k} ({_short(v)})" for k, v in state.items() if v.dtype not in FLOATS and not _is_counter(k, v))
+    if odd:
         raise ValueError(
-            f"{len(broken)} of its {len(state)} tensors hold NaN or infinity, such as {', '.join(broken[:3])}: "
-            "the training diverged or the file is damaged; take an earlier checkpoint"
+            f"{len(odd)} of its {len(state)} tensors hold no floating-point weights, such as {', '.join(odd[:3])}; "
+            "give the checkpoint before it was quantised or packed"
         )
-    other = sorted({str(v.dtype).removeprefix("torch.") for v in state.values() if v.is_floating_point()} - {"float32"})
+    other = sorted({_short(v) for v in state.values() if v.is_floating_point()} - {"float32"})
     notes = (f"weights are stored as {' and '.join(other)} and were converted to float32",) if other else ()
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, notes
+
+
+def _is_counter(name: str, value: Tensor) -> bool:
+    return name.endswith("num_batches_tracked") and value.dtype == torch.int64
+
+
+def _short(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _counters(state: dict[str, Tensor], fmt: Format, meta: Meta) -> tuple[str, ...]:
@@ -170,7 +229,7 @@ def _counters(state: dict[str, Tensor], fmt: Format, meta: Meta) -> tuple[str, .
 
 def _classes(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     head = "head.weight" if "head.weight" in state else "fc.weight"
-    rows = state[head].shape[0]
+    rows = rows_of(state[head])
     wnids = imagenet_wnids()
     if rows != len(wnids):
         raise ValueError(
@@ -186,34 +245,47 @@ def _pooling(state: Mapping[str, Tensor], shape: Shape) -> str | None:
     return "avg" if "fc_norm.weight" in state else "token"
 
 
-def _epochs(loaded: Any, fmt: Format, source: FromCheckpoint) -> float | None:
-    """Pre-training epochs: of the file, else of the user; a fine-tuned file counts those of its fine-tuning."""
-    if fmt.kind == "backbone" and isinstance(loaded, Mapping):
-        if isinstance(loaded.get("epoch"), int):
-            return float(loaded["epoch"] + fmt.epoch_shift)
-        planned = getattr(loaded.get("args"), "epochs", None)
-        if isinstance(planned, int | float):
-            return float(planned)
-    return source.epochs
-
-
 def _net(meta: Meta) -> torch.nn.Module:
     options = {} if meta.global_pool is None else {"global_pool": meta.global_pool}
     return skeleton(meta.arch, num_classes=len(meta.classes), **options)
 
 
 def _finish(
+    state: Mapping[str, Tensor], meta: Meta, source: FromCheckpoint, report: LoadReport, resample: str, prefix: str
+) -> tuple[Checkpoint, LoadReport]:
+    """`_fitted`, with what was opened before its refusals, and a note where published figures are at another size."""
+    try:
+        checkpoint, report = _fitted(state, meta, source, report, resample)
+    except ValueError as error:
+        raise ValueError(f"{prefix} {error}") from error
+    size, published = checkpoint.meta.arch.image_size, PUBLISHED_SIZES.get(meta.method)
+    if published and size != published:
+        note = f"evaluated at {size} pixels, published k-NN and linear figures are at {published}"
+        report = replace(report, notes=(*report.notes, f"{note}: give --image-size {published} to compare"))
+    return checkpoint, report
+
+
+def _fitted(
     state: Mapping[str, Tensor], meta: Meta, source: FromCheckpoint, report: LoadReport, resample: str
 ) -> tuple[Checkpoint, LoadReport]:
     """Positions on the wanted grid, and proof that the keys and shapes are exactly those of the architecture."""
-    size = source.image_size or parse_arch(source.arch).image_size or meta.arch.image_size
-    meta = replace(meta, arch=replace(meta.arch, image_size=size))
+    broken = sorted(k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all())
+    if broken:
+        raise ValueError(
+            f"{len(broken)} of its {len(state)} tensors hold NaN or infinity, such as {', '.join(broken[:3])}: "
+            "the training diverged or the file is damaged; take an earlier checkpoint"
+        )
     net = _net(meta)
-    shapes = {name: value.shape for name, value in net.state_dict().items()}
+    size = wanted_size(source.image_size, parse_arch(source.arch), meta.arch, net)
+    if size != meta.arch.image_size:
+        meta = replace(meta, arch=replace(meta.arch, image_size=size))
+        net = _net(meta)
+    own = net.state_dict()
+    shapes = {name: value.shape for name, value in own.items()}
     resampled: tuple[str, ...] = ()
     if meta.arch.name.startswith(SIZED):
         state, resampled = resample_positions(state, shapes, resample)
-    load_exact(net, {k: v.to("meta") for k, v in state.items()}, what="its state dict")
+    check_keys(own, state, what="its state dict")
     state = {k: v.contiguous() for k, v in state.items()}
     matched = tuple(sorted(state.keys() - set(resampled) - set(report.missing)))
     meta = replace(meta, hash=content_hash(state))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from cim_bench.formats.key_map import Format, same_method
-from cim_bench.formats.resample import sincos
+from cim_bench.formats.resample import table_of
 from cim_bench.formats.table import FORMATS
 
+TABLES = {
+    "mae": "the fixed sin-cos table of MAE and CIM",
+    "moco3": "MoCo v3's fixed sin-cos table",
+    "none": "no fixed sin-cos table",
+}
 States = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -59,6 +64,8 @@ def _choose(fits: list[Found], method: str, path: Path) -> Found:
     own = [f for f in fits if f.method and (same_method(f.method, method) if method else not f.format.must_be_named)]
     if len(own) == 1:
         return own[0]
+    if own:
+        raise ValueError(f"{path} fits several formats, {_names(own, 'and')}; save the state dict that you mean alone")
     sure = [f for f in fits if f.method and not f.format.must_be_named]
     rest = [f for f in fits if not f.method]
     if not sure and method and len(rest) == 1 and not _has_own_format(method, rest[0].format):
@@ -78,32 +85,22 @@ def _has_own_format(method: str, fmt: Format) -> bool:
 def unlike(found: Found) -> list[str]:
     """What in the values of a state dict speaks against a format with its keys."""
     fmt, state, reasons = found.format, found.state, []
-    if fmt.sincos is not None and has_sincos(state["pos_embed"]) != fmt.sincos:
-        reasons.append(f"its positions are {'not' if fmt.sincos else ''} the fixed sin-cos table".replace("  ", " "))
+    if fmt.sincos is not None and (table := table_of(state["pos_embed"])) != fmt.sincos:
+        reasons.append(f"its positions are {TABLES[table]}")
     bias = state.get("patch_embed.proj.bias")
     if fmt.frozen_patch is not None and bias is not None and bool((bias == 0).all()) != fmt.frozen_patch:
         reasons.append(f"its patch projection was {'' if fmt.frozen_patch else 'never '}trained")
     return reasons
 
 
-def has_sincos(positions: Tensor) -> bool:
-    """Whether (1, 1 + grid², width) is the table that MAE, CIM and MoCo v3 keep fixed."""
-    side = round((positions.shape[1] - 1) ** 0.5)
-    if positions.ndim != 3 or side**2 + 1 != positions.shape[1] or positions.shape[2] % 4:
-        return False
-    # half precision rounds values of up to 1 by 4e-3 in bfloat16; learned positions differ by far more
-    tolerance = 1e-3 if positions.dtype == torch.float32 else 5e-3
-    return bool((positions.float() - sincos(positions.shape[2], side)).abs().max() < tolerance)
-
-
-def _names(found: list[Found]) -> str:
-    return " or ".join(f.format.name if f.method else f"{f.format.name} (whatever trained it)" for f in found)
+def _names(found: list[Found], word: str = "or") -> str:
+    return f" {word} ".join(f.format.name if f.method else f"{f.format.name} (whatever trained it)" for f in found)
 
 
 def _no_format(states: States, by_keys: list[Found], part: str, path: Path) -> str:
     if part:
         parts = sorted({f.part for f in FORMATS if f.part})
-        plain = suitable(states, "")
+        plain = [found for found in suitable(states, "") if not unlike(found)]
         return f"{path} has no part {part!r}" + (
             f": it is {_names(plain)}; open it without #{part}"
             if plain
@@ -111,7 +108,7 @@ def _no_format(states: States, by_keys: list[Found], part: str, path: Path) -> s
         )
     if by_keys:
         return f"{path} has the keys of {by_keys[0].format.name}, but {' and '.join(unlike(by_keys[0]))}"
-    return _student(states, path) or _prefixed(states, path) or _near(states, path)
+    return _student(states, path) or _supervised(states, path) or _prefixed(states, path) or _near(states, path)
 
 
 def _student(states: States, path: Path) -> str:
@@ -126,6 +123,20 @@ def _student(states: States, path: Path) -> str:
             return (
                 f"{path} is one network out of a DINO checkpoint, and nothing tells whether it is the teacher; "
                 "give the whole checkpoint.pth with its entry 'teacher', or the released backbone"
+            )
+    return ""
+
+
+def _supervised(states: States, path: Path) -> str:
+    """OpenMMLab's and solo-learn's classifiers have their pre-training files' names, and other weights."""
+    for keys in states.values():
+        head = next((key for key in ("head.fc.weight", "classifier.weight") if key in keys), "")
+        pretext = any(re.match(r"(projector|neck|predictor|decoder|head\.predictor)\.", key) for key in keys)
+        if head and not pretext and any(key.startswith("backbone.") for key in keys):
+            return (
+                f"{path} is a fine-tuned or supervised classifier (backbone.* with {head} and neither projector nor "
+                "neck): give its pre-training checkpoint, or to measure the classifier itself save its weights under "
+                "torchvision's names (no 'backbone.' before them, the head as fc.weight and fc.bias)"
             )
     return ""
 

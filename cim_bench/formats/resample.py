@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor
 
 from cim_bench.formats.architectures import REL_TABLE
+from cim_bench.formats.key_map import Table
 
 
 def resample_positions(
@@ -68,10 +70,27 @@ def _table(table: Tensor, shape: torch.Size) -> Tensor:
     return resized
 
 
-def sincos(dim: int, side: int) -> Tensor:
-    """The fixed table of MAE, CIM and MoCo v3, (1, 1 + side², dim), zero for the class token (mae, util/pos_embed.py).
+def table_of(positions: Tensor) -> Table:
+    """Whose fixed sin-cos table (1, 1 + grid², width) is: ``mae``'s and CIM's, ``moco3``'s, or ``none``."""
+    if positions.ndim != 3 or positions.shape[2] % 4 or positions.shape[2] == 0:
+        return "none"
+    side = math.isqrt(max(positions.shape[1] - 1, 0))
+    if side == 0 or side**2 + 1 != positions.shape[1]:
+        return "none"
+    # half precision rounds values of up to 1 by 4e-3 in bfloat16; learned positions differ by far more
+    tolerance = 1e-3 if positions.dtype in (torch.float32, torch.float64) else 5e-3
+    table, found = sincos(positions.shape[2], side), positions.float()
+    if float((found - table).abs().max()) < tolerance:
+        return "mae"
+    swapped = table.roll(positions.shape[2] // 2, dims=2)
+    return "moco3" if float((found - swapped).abs().max()) < tolerance else "none"
 
-    It stands here and in `cim_bench.pretrain.positions`, because the core knows no pretext.
+
+def sincos(dim: int, side: int) -> Tensor:
+    """The fixed table of MAE and CIM, (1, 1 + side², dim), zero for the class token (mae, util/pos_embed.py).
+
+    MoCo v3's has the halves of rows and columns the other way round (moco-v3, vits.py). It stands here and in
+    `cim_bench.pretrain.positions`, because the core knows no pretext.
     """
     omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     line = torch.arange(side, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """The public checkpoint formats, one literal map each.
 
-A format is recognised from the keys of the file alone (and, for encoders with the same keys, from whether their
-positions are the fixed sin-cos table and their patch projection was trained). `docs/checkpoints.md` lists them and
+A format is recognised from the keys of the file alone (and, for encoders with the same keys, from which fixed table
+their positions are, if any, and whether their patch projection was trained). `docs/checkpoints.md` lists them and
 says how to add one.
 """
 
@@ -25,6 +25,7 @@ CIM_CODE = "weivision/Correlational-Image-Modeling (models/cim.py, models/vit.py
 MAE_CODE = "facebookresearch/mae (models_mae.py, models_vit.py, util/misc.py)"
 SIMMIM_CODE = "microsoft/SimMIM (models/simmim.py, models/vision_transformer.py, utils.py)"
 BEIT_CODE = "microsoft/unilm (beit/modeling_pretrain.py, beit/modeling_finetune.py)"
+BEIT2_CODE = "microsoft/unilm (beit2/modeling_finetune.py, beit2/run_class_finetuning.py)"
 MOCO3_CODE = "facebookresearch/moco-v3 (vits.py, moco/builder.py, main_lincls.py, convert_to_deit.py)"
 DINO_CODE = "facebookresearch/dino (vision_transformer.py, main_dino.py, utils.py)"
 DINO2_CODE = "facebookresearch/dinov2 (dinov2/models/vision_transformer.py, dinov2/hub/backbones.py)"
@@ -70,8 +71,7 @@ _VITS = (
         under=ANY,
         has=(*VIT, r"^norm\.weight$"),
         lacks=(*NO_BEIT, *NO_HEAD, *NO_MORE),
-        must_be_named=True,  # MoCo v3's encoder for DeiT has the same fixed positions and frozen projection
-        sincos=True,
+        sincos="mae",
         frozen_patch=True,
         epoch_shift=1,
         source=CIM_CODE,
@@ -84,7 +84,7 @@ _VITS = (
         under=ANY,
         has=(*VIT, r"^fc_norm\.weight$", r"^head\.weight$"),
         lacks=(*NO_BEIT, r"^norm\."),
-        sincos=True,  # CIM keeps positions fixed in fine-tuning; MAE trains them
+        sincos="mae",  # CIM keeps positions fixed in fine-tuning; MAE trains them
         source=CIM_CODE,
     ),
     Format(
@@ -104,7 +104,7 @@ _VITS = (
         under=ANY,
         has=(*VIT, r"^norm\.weight$"),
         lacks=(*NO_BEIT, *NO_HEAD, *NO_MORE),
-        sincos=True,
+        sincos="mae",
         frozen_patch=False,
         epoch_shift=1,
         source=MAE_CODE,
@@ -118,7 +118,7 @@ _VITS = (
         has=(*VIT, r"^fc_norm\.weight$", r"^head\.weight$"),
         lacks=(*NO_BEIT, r"^norm\."),
         must_be_named=True,
-        sincos=False,
+        sincos="none",
         source=MAE_CODE,
     ),
     Format(
@@ -139,9 +139,7 @@ _VITS = (
         under=ANY,
         has=(*VIT, r"^norm\.weight$"),
         lacks=(*NO_BEIT, *NO_HEAD, *NO_MORE),
-        must_be_named=True,
-        sincos=True,
-        frozen_patch=True,
+        sincos="moco3",
         heads={384: 12},
         source=MOCO3_CODE,
     ),
@@ -165,7 +163,7 @@ _VITS = (
         has=(*VIT, r"^norm\.weight$"),
         lacks=(*NO_BEIT, *NO_HEAD, *NO_MORE),
         must_be_named=True,
-        sincos=False,
+        sincos="none",
         resample="offset",
         source=DINO_CODE,
     ),
@@ -211,7 +209,7 @@ _VITS = (
         under=ANY,
         has=(*VIT, r"^norm\.weight$"),
         lacks=(*NO_BEIT, *NO_HEAD, *NO_MORE),
-        sincos=False,
+        sincos="none",
         resample="antialias",
         mean=None,
         std=None,
@@ -225,6 +223,7 @@ _VITS = (
         under=ANY,
         has=(*VIT, r"^norm\.weight$", r"^head\.weight$"),
         lacks=(*NO_BEIT, r"^fc_norm\.", *NO_MORE),
+        sincos="none",  # MoCo v3's linear classifiers keep its table, and 12 heads
         resample="antialias",
         mean=None,
         std=None,
@@ -284,6 +283,18 @@ _BEITS = (
         std=HALF,
         source=BEIT_CODE,
     ),
+    Format(
+        name="BEiT v2 fine-tuned",
+        method="BEiT v2",
+        kind="classifier",
+        family="beit",
+        under=ANY,
+        has=(r"^cls_token$", r"^blocks\.0\.attn\.q_bias$", r"^head\.weight$"),
+        lacks=(r"^lm_head\.",),
+        dropped=(REL_INDEX,),
+        must_be_named=True,  # the keys of BEiT's, trained with --imagenet_default_mean_and_std
+        source=BEIT2_CODE,
+    ),
 )
 
 _RESNETS = (
@@ -325,6 +336,7 @@ _RESNETS = (
         has=(MODULE + RESNET, MODULE + r"projection_head\.", MODULE + r"prototypes\.weight$"),
         rename=((r"^module\.", ""),),
         dropped=(MODULE + r"projection_head\.", MODULE + r"prototypes\."),
+        std=(0.228, 0.224, 0.225),  # src/multicropdataset.py, eval_linear.py
         source=SWAV_CODE,  # pads by 1 and then by 2 in its first convolution: torchvision's 3
     ),
     Format(
@@ -355,7 +367,7 @@ _RESNETS = (
         method="",
         family="resnet",
         under=("state_dict", ""),
-        has=(r"^backbone\." + RESNET, r"^(projector|classifier)\."),
+        has=(r"^backbone\." + RESNET, r"^projector\."),
         rename=((r"^backbone\.", ""),),
         dropped=(r"^(momentum_backbone|prototypes|(momentum_)?(projector|predictor|classifier))\.", r"^queue(_\w+)?$"),
         epoch_shift=1,
@@ -376,8 +388,8 @@ _RESNETS = (
         method="",
         family="resnet",
         under=("state_dict", ""),
-        has=(r"^backbone\." + RESNET,),
-        lacks=(r"^(projector|classifier)\.", r"^head\.last_layer\.", r"^cls_token$"),
+        has=(r"^backbone\." + RESNET, r"^neck\."),  # without a neck it is a classifier, whatever trained it
+        lacks=(r"^head\.fc\.(weight|bias)$", r"^(projector|classifier)\.", r"^head\.last_layer\.", r"^cls_token$"),
         rename=((r"^backbone\.", ""),),
         dropped=(r"^(neck|head|data_preprocessor)\.",),
         source=MM_CODE,
@@ -390,6 +402,7 @@ _RESNETS = (
         has=("^" + RESNET, r"^conv1\.weight$"),
         lacks=(r"^fc\.", r"^projection_head\."),
         fresh=COUNTERS,
+        tagged=True,
         source=f"{TIMM_CODE}; DINO's hub file is one",
     ),
     Format(
@@ -400,6 +413,7 @@ _RESNETS = (
         under=ANY,
         has=("^" + RESNET, r"^conv1\.weight$", r"^fc\.weight$"),
         fresh=COUNTERS,
+        tagged=True,
         source=TIMM_CODE,
     ),
 )

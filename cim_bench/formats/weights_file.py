@@ -7,6 +7,7 @@ import collections
 import pickle
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from cim_bench.checkpoint import read_tensors
 
 CONTAINERS = ("model", "state_dict", "teacher", "student")
+OLD_TORCH = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch.save's magic number before it wrote zip files
 
 
 def _allowed() -> list[Any]:
@@ -55,8 +57,12 @@ def read_weights_file(path: Path, *, allow_pickle: bool = False, mmap: bool = Fa
     """
     if not path.is_file():
         raise ValueError(f"there is no checkpoint file {path}; give a file, a folder of ours or timm:NAME")
-    if path.suffix == ".safetensors":
+    with path.open("rb") as file:
+        start = file.read(64)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":  # safetensors begins with a length and a JSON header
         return read_tensors(path)
+    if mistaken := _mistaken(start):
+        raise ValueError(f"{path} is {mistaken}")
     if allow_pickle:
         print(
             f"warning: --allow-pickle: reading {path} can run any code that its author put in; "
@@ -65,26 +71,39 @@ def read_weights_file(path: Path, *, allow_pickle: bool = False, mmap: bool = Fa
         )
         return _load(path, weights_only=False)
     with torch.serialization.safe_globals(_allowed()):
-        return _load(path, weights_only=True, mmap=mmap and _is_zip(path))
+        return _load(path, weights_only=True, mmap=mmap and start.startswith(b"PK\x03\x04"))
 
 
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+def _mistaken(start: bytes) -> str:
+    """What a file is by its first bytes, if it is nothing of torch's, and what to do; empty if it may be."""
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page and no checkpoint; download the file itself"
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer and no checkpoint; fetch the file itself with git lfs pull"
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and OLD_TORCH not in start:
+        return (
+            "a plain pickle (pickle.dump), which can run any code when it is opened and is no file of torch.save; have "
+            "its author save the state dict with torch.save or as .safetensors"
+        )
+    return ""
 
 
 def _load(path: Path, **options: Any) -> Any:
     try:
-        return torch.load(path, map_location="cpu", **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse tensors, old protocols: what is wrong is said below
+            return torch.load(path, map_location="cpu", **options)
     except pickle.UnpicklingError as error:
-        culprit = re.search(r"(?:GLOBAL|class|function|type) <?([\w.]+\.[\w.]+)", str(error))
+        culprit = re.search(r"GLOBAL ([\w.]+)|(?:class|function|type) <?([\w.]+\.[\w.]+)", str(error))
         if culprit is None:
             raise ValueError(_damaged(path, error)) from error
         raise ValueError(
-            f"{path} is more than tensors: it wants to make {culprit[1]}, and a pickle can run any code; save the "
-            "state dict alone (torch.save(model.state_dict(), FILE)), or pass --allow-pickle if you trust its author"
+            f"{path} is more than tensors: it wants to make or call {culprit[1] or culprit[2]}, and a pickle can run "
+            "any code; save the state dict alone (torch.save(model.state_dict(), FILE)), or pass --allow-pickle if you "
+            "trust its author"
         ) from error
-    except (EOFError, RuntimeError, OSError, ValueError, KeyError, AttributeError, ImportError, IndexError) as error:
+    except Exception as error:  # whatever a file that nobody vouches for makes a pickle raise
         raise ValueError(_damaged(path, error)) from error
 
 
@@ -100,7 +119,7 @@ def state_dicts(loaded: Any, path: Path) -> dict[str, dict[str, Tensor]]:
     """The state dicts in a file, by the top-level entry they lie under; ``""`` for the file itself.
 
     Raises:
-        ValueError: If there is none, or the file is a whole pickled model.
+        ValueError: If there is none, the file is a whole pickled model, or a tensor is no plain one.
     """
     if isinstance(loaded, torch.nn.Module):
         raise ValueError(
@@ -116,12 +135,32 @@ def state_dicts(loaded: Any, path: Path) -> dict[str, dict[str, Tensor]]:
         if _is_state_dict(loaded.get(name)):
             found[name] = dict(loaded[name])
     if not found:
-        entries = ", ".join(str(key) for key in list(loaded)[:8]) or "nothing"
+        entries = ", ".join(" ".join(str(key).split())[:40] for key in list(loaded)[:8]) or "nothing"
         raise ValueError(
-            f"{path} has no state dict, neither by itself nor under {', '.join(CONTAINERS)}; its entries are {entries}"
+            f"{path} has no state dict (names and tensors), neither by itself nor under {', '.join(CONTAINERS)}; "
+            f"its entries are {entries}"
         )
+    for state in found.values():
+        _check_plain(state, path)
     return found
 
 
 def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and len(value) > 0 and all(isinstance(v, Tensor) for v in value.values())
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
+    )
+
+
+def _check_plain(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what no network of timm takes as it is."""
+    for key, value in state.items():
+        odd = {
+            "sparse": value.layout is not torch.strided or value.is_nested,
+            "quantised": value.is_quantized,
+            "complex": value.is_complex(),
+            f"{value.device.type}-device": value.device.type != "cpu",
+        }
+        if what := next((word for word, holds in odd.items() if holds), ""):
+            raise ValueError(f"{path} has a {what} tensor, {key}; save dense real numbers, on the CPU")

@@ -169,6 +169,12 @@ def cim(tiny: bool) -> nn.Module:
     return net
 
 
+def cim_encoder(model: nn.Module) -> dict[str, Any]:
+    """The online encoder alone, as users cut it out."""
+    state = model.state_dict()
+    return {"model": {key: value for key, value in state.items() if not re.match(r"decoder_|\w+_c\.", key)}}
+
+
 def cim_outputs(model: Any, images: Tensor, part: str) -> Outputs:
     context, templates = model.forward_encoder(images, [images])
     return tokens(context if part == "ema" else templates[0])
@@ -257,6 +263,11 @@ def moco3_vit(tiny: bool) -> nn.Module:
     return net
 
 
+def moco3_encoder(model: nn.Module) -> dict[str, Any]:
+    """As moco-v3's ``convert_to_deit.py``, of the ``base_encoder``."""
+    return {"model": {key: value for key, value in model.state_dict().items() if not key.startswith("head")}}
+
+
 def moco3_resnet(tiny: bool) -> nn.Module:
     net: nn.Module = public("moco.builder").MoCo_ResNet(resnet(tiny), dim=16, mlp_dim=32)
     return net
@@ -332,6 +343,10 @@ CASES: dict[str, Case] = {
     "CIM pre-trained, EMA encoder": Case(
         repo="CIM", build=cim, pack=with_args, outputs=partial(cim_outputs, part="ema"), part="ema", arch=TINY_VIT
     ),
+    "CIM encoder": Case(
+        repo="CIM", build=cim, pack=cim_encoder, outputs=partial(cim_outputs, part=""), arch=TINY_VIT,
+        keep=("pos_embed", "patch_embed.proj.bias"),  # it freezes both, and by them its encoder is recognised
+    ),
     "CIM fine-tuned": Case(
         repo="CIM", build=lambda tiny: finetuned("models.vit", False, 224), pack=with_args, outputs=head_outputs,
         keep=("pos_embed",), pixels=(0, 224),  # its positions are always those of 224 pixels
@@ -361,6 +376,10 @@ CASES: dict[str, Case] = {
     "MoCo v3 ViT": Case(
         repo="MOCOV3", build=moco3_vit, pack=distributed, wrap="module.", arch=TINY_VIT,
         outputs=lambda model, images: tokens(model.base_encoder.forward_features(images)),
+    ),
+    "MoCo v3 encoder for DeiT": Case(
+        repo="MOCOV3", build=lambda tiny: moco3_vit(tiny).get_submodule("base_encoder"), pack=moco3_encoder,
+        outputs=lambda model, images: tokens(model.forward_features(images)), arch=TINY_VIT, keep=("pos_embed",),
     ),
     "MoCo v3 ResNet": Case(
         repo="MOCOV3", build=moco3_resnet, pack=distributed, wrap="module.",
@@ -398,7 +417,7 @@ CASES: dict[str, Case] = {
         outputs=lambda model, images: pooled(model.encoder, images),
     ),
     "SwAV": Case(
-        repo="SWAV", build=swav, pack=distributed, wrap="module.",
+        repo="SWAV", build=swav, pack=distributed, wrap="module.", std=(0.228, 0.224, 0.225),
         outputs=lambda model, images: {"pool": model.forward_backbone(images)},
     ),
 }  # fmt: skip

@@ -29,7 +29,7 @@ class PublicFile:
         net: Name of the timm model.
         model_args: Further arguments.
         pack: From the model's state, and that of another model for momentum copies, to what is saved.
-        sincos: Whether positions are the fixed table.
+        table: Makes the fixed positions, where the method has such.
         frozen_patch: Whether the patch projection's bias is 0.
         ask: Settings of ``FromCheckpoint`` that this file needs.
         method: What is found.
@@ -39,7 +39,7 @@ class PublicFile:
     net: str
     model_args: dict[str, Any]
     pack: Callable[[State, State], Any]
-    sincos: bool = False
+    table: Callable[[int, int], Tensor] | None = None
     frozen_patch: bool = False
     ask: dict[str, Any]
     method: str
@@ -55,11 +55,20 @@ class PublicFile:
             for name, value in net.state_dict().items():
                 if value.is_floating_point() and name != "pos_embed":
                     value.add_(0.05 * torch.rand_like(value) + 0.01)
-            if self.sincos:
-                net.pos_embed.copy_(sincos_positions(48, 4))  # type: ignore[operator]
+            if self.table is not None:
+                net.pos_embed.copy_(self.table(48, 4))  # type: ignore[operator]
             if self.frozen_patch:
                 net.patch_embed.proj.bias.zero_()  # type: ignore[union-attr,operator]
         return net
+
+
+def moco3_positions(dim: int, side: int) -> Tensor:
+    """As ``build_2d_sincos_position_embedding`` of moco-v3's vits.py: rows first, where MAE has columns first."""
+    first, second = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    omega = 1.0 / 10000.0 ** (torch.arange(dim // 4) / (dim // 4))
+    a, b = first.flatten()[:, None] * omega, second.flatten()[:, None] * omega
+    waves = torch.cat([torch.sin(a), torch.cos(a), torch.sin(b), torch.cos(b)], dim=1)[None]
+    return torch.cat([torch.zeros(1, 1, dim), waves], dim=1)
 
 
 def under(prefix: str, state: State) -> State:
@@ -207,18 +216,18 @@ FILES: dict[str, PublicFile] = {
         **VIT, pack=lambda state, other: cim(state, other, ema=True), ask=AS_VIT, method="CIM", epochs=8
     ),
     "CIM encoder": PublicFile(
-        **VIT, pack=in_script, sincos=True, frozen_patch=True, ask=AS_VIT | {"method": "CIM"}, method="CIM", epochs=8
+        **VIT, pack=in_script, table=sincos_positions, frozen_patch=True, ask=AS_VIT, method="CIM", epochs=8
     ),
-    "CIM fine-tuned": PublicFile(**VIT_HEAD, pack=in_script, sincos=True, ask=AS_VIT, method="CIM"),
+    "CIM fine-tuned": PublicFile(**VIT_HEAD, pack=in_script, table=sincos_positions, ask=AS_VIT, method="CIM"),
     "MAE pre-trained": PublicFile(**VIT, pack=mae, ask=AS_VIT, method="MAE", epochs=8),
     "MAE encoder": PublicFile(
-        **VIT, pack=lambda state, other: {"model": state}, sincos=True, ask=AS_VIT, method="MAE"
+        **VIT, pack=lambda state, other: {"model": state}, table=sincos_positions, ask=AS_VIT, method="MAE"
     ),
     "MAE fine-tuned": PublicFile(**VIT_HEAD, pack=in_script, ask=AS_VIT | {"method": "MAE"}, method="MAE"),
     "MoCo v3 ViT": PublicFile(**VIT, pack=moco3("head"), ask=AS_VIT, method="MoCo v3", epochs=8),
     "MoCo v3 encoder for DeiT": PublicFile(
-        **VIT, pack=lambda state, other: {"model": state}, sincos=True, frozen_patch=True,
-        ask=AS_VIT | {"method": "moco-v3"}, method="MoCo v3",
+        **VIT, pack=lambda state, other: {"model": state}, table=moco3_positions, frozen_patch=True, ask=AS_VIT,
+        method="MoCo v3",
     ),
     "DINO ViT": PublicFile(**VIT, pack=dino, ask=AS_VIT, method="DINO", epochs=8),
     "DINO ViT encoder": PublicFile(**VIT, pack=as_it_is, ask=AS_VIT | {"method": "DINO"}, method="DINO"),
@@ -246,10 +255,16 @@ FILES: dict[str, PublicFile] = {
         **BEIT_HEAD, pack=lambda state, other: {"model": indexed(state, blocks=True)},
         ask=AS_BEIT | {"method": "BEiT"}, method="BEiT", mean=HALF, std=HALF,
     ),
+    "BEiT v2 fine-tuned": PublicFile(
+        **BEIT_HEAD, pack=lambda state, other: {"model": indexed(state, blocks=True)},
+        ask=AS_BEIT | {"method": "beit-v2"}, method="BEiT v2",
+    ),
     "MoCo v3 ResNet": PublicFile(**RESNET, pack=moco3("fc"), ask={}, method="MoCo v3", epochs=8),
     "MoCo v2": PublicFile(**RESNET, pack=moco2, ask={}, method="MoCo v2", epochs=8),
     "SimSiam": PublicFile(**RESNET, pack=simsiam, ask={}, method="SimSiam", epochs=8),
-    "SwAV": PublicFile(**RESNET, pack=swav, ask={"epochs": 800}, method="SwAV", epochs=800),
+    "SwAV": PublicFile(
+        **RESNET, pack=swav, ask={"epochs": 800}, method="SwAV", epochs=800, std=(0.228, 0.224, 0.225)
+    ),
     "DINO ResNet": PublicFile(**RESNET, pack=dino, ask={}, method="DINO", epochs=8),
     "BYOL (solo-learn)": PublicFile(
         **RESNET, pack=lambda state, other: solo(state, other, byol=True), ask={}, method="BYOL", epochs=9

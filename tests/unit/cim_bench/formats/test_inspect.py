@@ -105,6 +105,7 @@ def test_the_report(name: str, tmp_path: Path) -> None:
     assert lines["method"] == file.method
     assert lines["kind"] == ("classifier of 1000 classes" if "fine-tuned" in name else "backbone without head")
     assert "depth=2" in lines["architecture"]
+    assert lines["heads"] == "3 (not told by shapes; --arch NAME,num_heads=N)"
     assert lines["input"].startswith(f"32 pixels, mean {file.mean[0]:g}/")
     assert lines["epochs"] == ("8 (pre-training)" if "CIM" in name else "not told by the file (pre-training)")
     assert lines["matched"].startswith(f"{len(state)} ")

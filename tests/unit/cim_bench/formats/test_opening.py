@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import types
@@ -16,7 +17,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cim_bench.backbone import create_net, load_backbone
@@ -64,9 +67,10 @@ def message(source: FromCheckpoint) -> str:
 def test_features_are_the_golden_ones_of_the_public_code(name: str, tmp_path: Path) -> None:
     case = GOLDEN["formats"][name]
     packed = filled(case["file"], case["wrap"])
-    for state in (item for item in packed.values() if isinstance(item, dict)):
-        if name == "MAE encoder":
-            state["pos_embed"] = sincos_positions(48, 4)
+    if (table := FILES[name].table) is not None:
+        packed["model"]["pos_embed"] = table(48, 4)
+    if name == "CIM encoder":
+        packed["model"]["patch_embed.proj.bias"] = torch.zeros(48)
     torch.save(
         packed | {"args": argparse.Namespace(lr=1e-3)} if "" not in packed and "model" in packed else packed,
         tmp_path / "x.pth",
@@ -302,11 +306,6 @@ class TestRefusals:
     def test_no_file(self, tmp_path: Path) -> None:
         assert "there is no checkpoint file" in message(dino(tmp_path / "x.pth"))
 
-    @pytest.mark.parametrize("content", [b"", b"not torch", b"PK\x03\x04"])
-    def test_no_checkpoint_at_all(self, content: bytes, tmp_path: Path) -> None:
-        (tmp_path / "x.pth").write_bytes(content)
-        assert "it is truncated or no PyTorch file; download it again" in message(dino(tmp_path / "x.pth"))
-
     @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
     @pytest.mark.parametrize("suffix", ["pth", "old.pth", "safetensors"])
     def test_a_truncated_file(self, suffix: str, share: float, vit: State, tmp_path: Path) -> None:
@@ -344,7 +343,7 @@ class TestPickles:
         packed = {"model": vit, "args": Malicious(f"touch {victim}")}
         torch.save(packed, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
         text = message(dino(tmp_path / "x.pth"))
-        assert "it wants to make posix.system, and a pickle can run any code" in text
+        assert "it wants to make or call posix.system, and a pickle can run any code" in text
         assert "pass --allow-pickle if you trust its author" in text
         with pytest.raises(ValueError, match="any code"):
             checkpoint_kind(dino(tmp_path / "x.pth"))
@@ -449,9 +448,63 @@ class TestHub:
         assert f"timm has no weights {name!r}; near ones are " in text
         assert near in text
 
+    def test_a_network_without_a_format_of_ours_is_not_sent_to_a_file(self, offline: Path) -> None:
+        text = message(FromCheckpoint(path="timm:efficientnet_lite0.ra_in1k"))
+        assert "cache from another machine" in text
+        assert "--arch" not in text
+
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (SafetensorError("incomplete metadata"), "its download was cut; delete its folder models--timm--vit_tiny"),
+            (HfHubHTTPError.__bases__[0]("connection reset"), "(connection reset): connect to the network once"),
+        ],
+    )
+    def test_what_a_download_can_raise_is_one_sentence(
+        self, error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        logger = logging.getLogger("huggingface_hub")
+        before, during = logger.level, []
+
+        def fail(*args: object, **options: object) -> None:
+            during.append(logger.level)
+            raise error
+
+        monkeypatch.setattr(timm, "create_model", fail)
+        assert words in message(FromCheckpoint(path=f"timm:{self.NAME}.augreg_in21k"))
+        assert (during, logger.level) == ([logging.ERROR], before)
+
+    def test_sizes_that_a_network_cannot_take(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        create = timm.create_model
+
+        def untrained(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+            return create(name.partition(".")[0], **options)
+
+        monkeypatch.setattr(timm, "create_model", untrained)
+        fixed = FromCheckpoint(path="timm:eva02_tiny_patch14_224.mim_in22k", image_size=112)
+        assert "takes images of 224 pixels only, not of 112" in message(fixed)
+        odd = FromCheckpoint(path=f"timm:{self.NAME}.augreg_in21k", image_size=100)
+        assert f"{odd.path} is timm's, but image size 100 does not divide by its patch of 16" in message(odd)
+
+    def test_weights_that_are_not_finite(self, offline: Path) -> None:
+        self.cached(offline, "augreg_in21k", 21843)
+        file = next(offline.rglob("model.safetensors"))
+        state = load_file(file)
+        state["norm.bias"][0] = torch.nan
+        save_file(state, file)
+        assert "tensors hold NaN or infinity, such as norm.bias" in message(
+            FromCheckpoint(path=f"timm:{self.NAME}.augreg_in21k")
+        )
+
     def test_other_methods_and_architectures(self) -> None:
         assert "is MAE, DINO was asked for" in message(
             FromCheckpoint(path="timm:vit_base_patch16_224.mae", method="DINO")
         )
         source = FromCheckpoint(path="timm:vit_base_patch16_224.mae", arch="vit_small_patch16_224")
         assert "vit_small_patch16_224 was asked for" in message(source)
+        for asked in ("vit_base_patch16_224.dino", "vit_base_patch16_224,num_heads=6"):
+            text = message(replace(source, arch=asked))
+            assert f"is vit_base_patch16_224.mae as timm builds it, {asked} was asked for" in text
+        assert "is a pre-trained backbone, a fine-tuned classifier was asked for; fine-tune it first" in message(
+            FromCheckpoint(path="timm:vit_base_patch16_224.mae", kind="classifier")
+        )
