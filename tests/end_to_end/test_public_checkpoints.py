@@ -52,6 +52,7 @@ def test_a_public_file_is_inspected_and_measured(cim_bench: Run, mae_file: Path,
     arguments = ("evaluate", mae_file, "--arch", NAME, "--evaluators", "knn", "--evaluators.knn.k", "20")
     done = cim_bench(*arguments, "--data.root", small_root, "--data.name", "small", "--machine.workers", "0")
     assert "| MAE" in done.stdout.replace(str(mae_file), "MAE")
+    assert "weights from elsewhere: this looks like a RANDOM network" in done.stdout  # a footnote of its number
     (records,) = (mae_file.parent / "runs" / "evaluate").rglob("records.jsonl")
     subject = json.loads(records.read_text().splitlines()[0])["subject"]
     assert (subject["method"], subject["epochs"], subject["arch"]) == ("MAE", 8.0, NAME)
