@@ -51,15 +51,13 @@ class Subjects:
     def remarks(self, subject: str) -> tuple[str, ...]:
         """What readers must know of weights from elsewhere: that they look random, or hardly trained."""
         if subject not in self._remarks:
-            checkpoint, remarks = self.checkpoint(subject), ()
+            checkpoint, remark = self.checkpoint(subject), ""
             if "format" in checkpoint.meta.recipe:
                 from cim_bench.backbone import load_backbone
+                from cim_bench.formats.randomness import examine
 
-                evidence = registry.load("cim_bench.formats.randomness:examine")(
-                    load_backbone(checkpoint, what=subject)
-                )
-                remarks = (evidence.remark,) if evidence.remark else ()
-            self._remarks[subject] = remarks
+                remark = examine(load_backbone(checkpoint, what=subject)).remark
+            self._remarks[subject] = (remark,) if remark else ()
         return self._remarks[subject]
 
     def info(self, subject: str) -> SubjectInfo:

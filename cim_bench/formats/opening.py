@@ -247,7 +247,8 @@ def _pooling(state: Mapping[str, Tensor], shape: Shape) -> str | None:
 
 def _net(meta: Meta) -> torch.nn.Module:
     options = {} if meta.global_pool is None else {"global_pool": meta.global_pool}
-    return skeleton(meta.arch, num_classes=len(meta.classes), **options)
+    net: torch.nn.Module = skeleton(meta.arch, num_classes=len(meta.classes), **options)
+    return net
 
 
 def _finish(
