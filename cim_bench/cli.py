@@ -9,99 +9,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cim_bench import __version__, registry
+from cim_bench import registry
+from cim_bench.arguments import build_parser
 
 if TYPE_CHECKING:
     from cim_bench.recipe import Benchmark, FromCheckpoint
-
-EPILOG = """\
-examples:
-  cim-bench demo                                    a whole benchmark on real photographs, in minutes
-  cim-bench pretrain cim_vit_base --data.root IMAGENET --training.epochs 100
-  cim-bench evaluate runs/cim/checkpoint --evaluators knn linear_probe --data.root IMAGENET
-  cim-bench run my_recipe.py --plan                 what would run, what is finished
-  cim-bench inspect mae_pretrain_vit_base.pth       what a public file is, key by key
-  cim-bench report runs/demo                        the tables, again
-
-Every field of a recipe can be overridden by its dotted name; `cim-bench run RECIPE --help` lists them.
-"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """All commands; fields of recipes are parsed later, by tyro."""
-    parser = argparse.ArgumentParser(
-        prog="cim-bench",
-        description="Evaluate self-supervised vision checkpoints.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"cim-bench {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, help_: str, *, output: str | None = None, fields: bool = False) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help_, description=help_, add_help=not fields)
-        command.set_defaults(fields=fields)
-        if output is not None:
-            command.add_argument("--output", type=Path, default=None, help=f"folder for results (default: {output})")
-        return command
-
-    pretrain = add("pretrain", "Train a checkpoint by a recipe.", output="runs/RECIPE", fields=True)
-    pretrain.add_argument("recipe", help="a recipe's name (see `cim-bench list`) or a .py file")
-    evaluate = add("evaluate", "Measure checkpoints.", output="runs/evaluate", fields=True)
-    evaluate.add_argument(
-        "checkpoints", nargs="*", metavar="CHECKPOINT", help="folders of ours, public files, or timm:NAME"
-    )
-    _add_foreign(evaluate)
-    evaluate.add_argument(
-        "--evaluators", nargs="+", default=["knn", "linear_probe"], help="evaluators, or recipes of one"
-    )
-    evaluate.add_argument("--seed", type=int, default=0, help="of every random choice")
-    run = add("run", "Run a benchmark: every subject through every evaluator.", output="runs/NAME", fields=True)
-    run.add_argument("recipe", help="a recipe's name (see `cim-bench list`) or a .py file")
-    demo = add("demo", "Pre-train and evaluate on real photographs, print the table.", output="runs/demo", fields=True)
-    demo.set_defaults(recipe="demo")
-    for command in (run, demo):
-        command.add_argument("--plan", action="store_true", help="print the jobs and what is missing, run nothing")
-        text = "run those alone whose names fit, such as 'CIM-*/knn', with what they need; one GPU a subject, say"
-        command.add_argument("--jobs", nargs="+", default=(), metavar="PATTERN", help=text)
-    inspect = add("inspect", "Recognise a checkpoint: format, architecture, keys, features.")
-    inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder of ours, a public file, or timm:NAME")
-    _add_foreign(inspect)
-    report = add("report", "Print and save the tables of finished runs.", output="RUNS")
-    report.add_argument("runs", type=Path, metavar="RUNS", help="folder that holds records")
-    report.add_argument(
-        "--tables",
-        choices=("cim_cvpr2023", "matrix"),
-        default="cim_cvpr2023",
-        help="matrix puts each published figure beside the measured one first (default: %(default)s)",
-    )
-    visualize = add("visualize", "Draw what a checkpoint's pretext sees and predicts.")
-    visualize.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint that `pretrain` made")
-    visualize.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
-    visualize.add_argument(
-        "--output", type=Path, default=Path("visualize.png"), help="the picture (default: %(default)s)"
-    )
-    visualize.add_argument("--seed", type=int, default=0, help="of the exemplars")
-    compare = add("compare", "Paired tests of two subjects, from the outcome of every image.")
-    compare.add_argument("a", type=Path, metavar="A", help="folder of a subject, such as runs/demo/CIM")
-    compare.add_argument("b", type=Path, metavar="B", help="folder of the other, such as runs/demo/random")
-    compare.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
-    _add_data(add("data", "Check image sets, or write a corrupted one."))
-    add("list", "List recipes, pretexts, evaluators and executors.")
-    return parser
-
-
-def _add_foreign(parser: argparse.ArgumentParser) -> None:
-    """What a public checkpoint cannot tell about itself."""
-    parser.add_argument("--method", default="", help="the method, where keys do not tell it; another one is refused")
-    parser.add_argument("--arch", default="", help="the architecture, where shapes do not tell it; others are refused")
-    parser.add_argument("--image-size", type=int, default=None, help="input size to resample positions to")
-    parser.add_argument("--epochs", type=float, default=None, help="pre-training epochs, where the file does not tell")
-    parser.add_argument(
-        "--allow-pickle",
-        action="store_true",
-        help="load a file that is more than tensors: IT CAN RUN ANY CODE, only for files you trust",
-    )
 
 
 def _foreign(options: argparse.Namespace, path: str) -> FromCheckpoint:
@@ -115,27 +27,6 @@ def _foreign(options: argparse.Namespace, path: str) -> FromCheckpoint:
         epochs=options.epochs,
         allow_pickle=options.allow_pickle,
     )
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    text = "Recognise image sets on disk and check counts, classes, pixel sizes and order."
-    check = actions.add_parser("check", help=text, description=text)
-    check.add_argument("roots", type=Path, nargs="+", metavar="ROOT", help="folder of an image set")
-    check.add_argument("--deep", action="store_true", help="decode every file, not a few of each split")
-    check.add_argument("--workers", type=int, default=None, help="processes of --deep (default: all cores)")
-    check.add_argument("--bad-files", type=Path, default=None, metavar="FILE", help="list unreadable images (--deep)")
-    text = "Write the fifteen corruptions of an image folder in the layout of ImageNet-C."
-    corrupt = actions.add_parser("corrupt", help=text, description=text)
-    corrupt.add_argument("root", metavar="ROOT", help="image folder, with the split below it")
-    corrupt.add_argument("out", type=Path, metavar="OUT", help="folder to fill; a run that was stopped goes on")
-    corrupt.add_argument("--split", default="val", help="of ROOT (default: %(default)s)")
-    corrupt.add_argument("--corruptions", nargs="+", default=None, help="some of the fifteen (default: all)")
-    corrupt.add_argument("--severities", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="(default: 1 to 5)")
-    corrupt.add_argument("--size", type=int, default=224, help="pixels a side (default: %(default)s)")
-    corrupt.add_argument("--crop-pct", type=float, default=0.875, help="kept by the crop (default: %(default)s)")
-    corrupt.add_argument("--seed", type=int, default=0, help="of every random choice (default: %(default)s)")
-    corrupt.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,8 +63,9 @@ def command_list(_options: argparse.Namespace, _fields: Sequence[str]) -> int:
 def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """Make one checkpoint."""
     from cim_bench.folders import check_writable, is_main
+    from cim_bench.overrides import load_recipe, override
     from cim_bench.pretrain.loop import pretrain
-    from cim_bench.recipe import Pretraining, load_recipe, override
+    from cim_bench.recipe import Pretraining
     from cim_bench.subjects import pretraining_folder
 
     recipe = load_recipe(options.recipe)
@@ -194,7 +86,8 @@ def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
 def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """Run or plan a benchmark recipe."""
-    from cim_bench.recipe import Benchmark, load_recipe, override
+    from cim_bench.overrides import load_recipe, override
+    from cim_bench.recipe import Benchmark
 
     recipe = load_recipe(options.recipe)
     if not isinstance(recipe, Benchmark):
@@ -210,7 +103,8 @@ def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
 def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """A benchmark of existing checkpoints and named evaluators."""
     from cim_bench.formats.opening import open_checkpoint
-    from cim_bench.recipe import Benchmark, Data, Evaluator, load_recipe, override
+    from cim_bench.overrides import load_recipe, override
+    from cim_bench.recipe import Benchmark, Data, Evaluator
 
     def evaluator(name: str) -> Evaluator:
         made = (

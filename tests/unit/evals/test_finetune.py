@@ -20,7 +20,8 @@ from cim_bench.evals.finetune import Finetune, FinetuneModel, make_classifier, m
 from cim_bench.evals.knn import KNN
 from cim_bench.evals.linear_probe import LinearProbe
 from cim_bench.inference import run_models
-from cim_bench.recipe import Arch, Data, Machine, RandomInit, Training, load_recipe
+from cim_bench.overrides import load_recipe
+from cim_bench.recipe import Arch, Data, Machine, RandomInit, Training
 from cim_bench.reports.papers.matrix_rows import RSB
 from cim_bench.subjects import protocol_info, random_checkpoint
 

@@ -14,7 +14,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 from timm.data.readers.img_extensions import IMG_EXTENSIONS
 
-from cim_bench.cli import build_parser
+from cim_bench.arguments import build_parser
 from cim_bench.data import recognise, wnids
 from cim_bench.data.check import Finding, check, command
 from cim_bench.data.decode import Batch, find_faults
