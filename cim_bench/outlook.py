@@ -23,24 +23,24 @@ def outlook(runner: Runner) -> str:
     lines.append(f"{len(runner.jobs)} jobs: {counts}" if lines else "no job")
     if missing:
         lines += ["", "missing, by the option that gives it:"]
-        lines += [f"  {option}{reason} [{_jobs(who)}]" for (option, reason), who in missing.items()]
+        lines += [f"  {option}  {reason} [{_jobs(who)}]" for (option, reason), who in missing.items()]
     return "\n".join([*lines, *_absent(runner)])
 
 
 def _option(runner: Runner, job: Job) -> str:
-    """The option that gives what a job lacks: a folder of images or, if these are there, a checkpoint; with a gap."""
+    """The option that gives what a job lacks: a folder of images or, if these are there, a checkpoint."""
     benchmark, source = runner.benchmark, runner.benchmark.subjects[job.subject]
     if job.kind == "pretrain":
         assert isinstance(source, Pretraining)
-        return f"--subjects.{job.subject}.data.root  " if source.data.root else "--data.root  "
-    own = option = f"--evaluators.{job.evaluator}.data.root  "
+        return f"--subjects.{job.subject}.data.root" if source.data.root else "--data.root"
+    own = option = f"--evaluators.{job.evaluator}.data.root"
     try:
         for data, split in benchmark.evaluators[job.evaluator].reads(benchmark.data):
-            option = "--data.root  " if data == benchmark.data else own
+            option = "--data.root" if data == benchmark.data else own
             runner.fingerprint_of(data, split)
     except (ValueError, OSError):
         return option
-    return f"--subjects.{job.subject}.path  " if isinstance(source, FromCheckpoint) else ""
+    return f"--subjects.{job.subject}.{'path' if isinstance(source, FromCheckpoint) else 'arch'}"
 
 
 def _jobs(evaluators: Counter[str]) -> str:
