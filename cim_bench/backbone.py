@@ -75,13 +75,14 @@ class Backbone(nn.Module):
             return pooled
         prefix = int(getattr(self.net, "num_prefix_tokens", 0))
         after = getattr(self.net, "fc_norm", None)  # of networks that pool before their final norm
+        after = None if isinstance(after, nn.Identity) else after
         if kind == "cls" and output.ndim == 3 and getattr(self.net, "cls_token", None) is not None:
-            if isinstance(after, nn.LayerNorm):
+            if after is not None:
                 raise ValueError(f"{self.arch.name} normalises pooled patches alone; take the feature mean_patch")
             return output[:, 0]
         if kind == "mean_patch" and output.ndim == 3:
             pooled = output[:, prefix:].mean(dim=1)
-            return after(pooled) if isinstance(after, nn.LayerNorm) else pooled
+            return pooled if after is None else after(pooled)
         raise ValueError(f"{self.arch.name} has no {kind!r} feature; its last output has shape {tuple(output.shape)}")
 
 

@@ -66,7 +66,8 @@ class Meta:
     def identity(self) -> str:
         """Hash of all that a number of these weights depends on, and of the method that its row will name.
 
-        The same weights give other numbers under another normalisation, input size or number of heads.
+        The same weights give other numbers under another normalisation, input size or number of heads. Epochs and
+        pre-training data are labels alone: another one given later changes no record that exists.
         """
         parts = (self.hash, self.kind, self.method, str(self.arch), self.mean, self.std, self.classes, self.global_pool)
         return stable_hash(parts)

@@ -146,7 +146,8 @@ def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False, onl
     results = runner.run()
     failed = [result for result in results.values() if result.status in ("failed", "blocked")]
     if is_main():
-        if len(failed) < len(results) or not results:
+        measured = any(r.job.kind == "evaluate" and r not in failed for r in results.values())
+        if measured or not results:
             print_report(benchmark.report, output, output, runner.keys)
         for result in failed:
             print(f"cim-bench: {result.job.name} {result.status}: {result.error}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from cim_bench.plan import Job, is_absent
-from cim_bench.recipe import FromCheckpoint, Pretraining
+from cim_bench.recipe import OF_BENCHMARK, Data, FromCheckpoint, Pretraining
 from cim_bench.runner import Runner
 
 
@@ -21,6 +21,7 @@ def outlook(runner: Runner) -> str:
             missing.setdefault((_option(runner, job), reason), Counter())[job.evaluator or "pretrain"] += 1
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     lines.append(f"{len(runner.jobs)} jobs: {counts}" if lines else "no job")
+    lines += runner.left_out
     if missing:
         lines += ["", "missing, by the option that gives it:"]
         lines += [f"  {option}  {reason} [{_jobs(who)}]" for (option, reason), who in missing.items()]
@@ -32,14 +33,15 @@ def _option(runner: Runner, job: Job) -> str:
     benchmark, source = runner.benchmark, runner.benchmark.subjects[job.subject]
     if job.kind == "pretrain":
         assert isinstance(source, Pretraining)
-        return f"--subjects.{job.subject}.data.root" if source.data.root else "--data.root"
-    own = option = f"--evaluators.{job.evaluator}.data.root"
+        return f"--subjects.{job.subject}.data.root" if source.data != OF_BENCHMARK else "--data.root"
+    evaluator, option = benchmark.evaluators[job.evaluator], "--data.root"
+    own = {f"--evaluators.{job.evaluator}.{f}.root": d for f, d in vars(evaluator).items() if isinstance(d, Data)}
     try:
-        for data, split in benchmark.evaluators[job.evaluator].reads(benchmark.data):
-            option = "--data.root" if data == benchmark.data else own
+        for data, split in evaluator.reads(benchmark.data):
+            option = next((name for name, known in own.items() if data.root.startswith(known.root)), "--data.root")
             runner.fingerprint_of(data, split)
-    except (ValueError, OSError):
-        return option
+    except (ValueError, OSError) as error:  # of sets that `reads` itself looks through, the message names the root
+        return next((name for name, known in own.items() if known.root in str(error)), option)
     return f"--subjects.{job.subject}.{'path' if isinstance(source, FromCheckpoint) else 'arch'}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -63,12 +63,13 @@ def make_plan(benchmark: Benchmark) -> list[Job]:
     return jobs
 
 
-def select_jobs(jobs: Sequence[Job], patterns: Sequence[str]) -> list[Job]:
+def select_jobs(jobs: Sequence[Job], patterns: Sequence[str], absent: Sequence[str] = ()) -> list[Job]:
     """The jobs whose names fit one of the patterns, and those that they need.
 
     Args:
         jobs: A plan.
         patterns: Such as ``CIM-*/knn`` or ``MAE-ViT/*``; none for all jobs.
+        absent: Subjects whose checkpoint nobody gave, for the message.
 
     Raises:
         ValueError: If a pattern fits no job.
@@ -77,6 +78,11 @@ def select_jobs(jobs: Sequence[Job], patterns: Sequence[str]) -> list[Job]:
         return list(jobs)
     for pattern in patterns:
         if not any(fnmatchcase(job.name, pattern) for job in jobs):
+            wanted_by = next((name for name in absent if fnmatchcase(name, pattern.partition("/")[0])), "")
+            if wanted_by:
+                raise ValueError(
+                    f"--jobs {pattern} fits no job, for {wanted_by} has no checkpoint; give --subjects.{wanted_by}.path"
+                )
             names = ", ".join(job.name for job in jobs[:4]) + (", ..." if len(jobs) > 4 else "")
             raise ValueError(f"--jobs {pattern} fits no job of {names or 'this benchmark, which has none'}")
     wanted = {job.name for job in jobs if any(fnmatchcase(job.name, pattern) for pattern in patterns)}
@@ -86,16 +92,16 @@ def select_jobs(jobs: Sequence[Job], patterns: Sequence[str]) -> list[Job]:
     return [job for job in jobs if job.name in wanted]
 
 
-def left_out(benchmark: Benchmark) -> list[str]:
-    """Evaluators of backbones that a subject does not pass through because it is a classifier, a sentence each."""
+def left_out(benchmark: Benchmark, subjects: Collection[str]) -> list[str]:
+    """Evaluators of backbones that some subjects do not pass through because they are classifiers, a sentence each."""
     found = []
     for subject, source in benchmark.subjects.items():
-        if not is_absent(source) and _is_classifier(source):
+        if subject in subjects and _is_classifier(source):
             chosen = _evaluators_of(benchmark, subject, is_classifier=True)
             names = [name for name in benchmark.evaluators if _is_meant_for(benchmark, name, subject)]
             missing = [name for name in names if name not in chosen]
             if missing:
-                found.append(f"{', '.join(missing)} of {subject}, a fine-tuned classifier: it needs a backbone")
+                found.append(f"left out for {subject}, a fine-tuned classifier: {', '.join(missing)} (for backbones)")
     return found
 
 
@@ -148,5 +154,5 @@ def _kind(source: FromCheckpoint) -> str:
         if meta.parent.is_dir():
             return str(json.loads(meta.read_text())["kind"])
         return str(registry.load("cim_bench.formats.opening:checkpoint_kind")(source))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "backbone"

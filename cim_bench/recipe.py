@@ -48,8 +48,7 @@ class Data:
     Attributes:
         name: What tables call it.
         root: A folder (ImageFolder, tar files), or ``wds/FOLDER``, ``hfds/NAME``, ``torch/NAME`` (see
-            `cim_bench.data.images`); ``photos`` is the demo's own set. Empty, for a pre-training of a benchmark:
-            the benchmark's own set.
+            `cim_bench.data.images`); ``photos`` is the demo's own set.
         train_split: Split that training and k-NN banks read.
         val_split: Split that is scored.
         cache: Download folder of ``torch/`` and ``hfds/`` sets.
@@ -62,6 +61,9 @@ class Data:
     val_split: str = "val"
     cache: str | None = None
     bad_files: str | None = None
+
+
+OF_BENCHMARK = Data(name="", root="")  # of a pre-training: the set of the benchmark that it is a subject of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ class Machine:
     """How the work is fitted to this machine; nothing here belongs to a job's key.
 
     All of it leaves numbers as they are, to rounding, but for `micro_batch` where a pass is a unit of the method:
-    statistics of BatchNorm, and what mixup, cutmix and drop path draw. Records name it.
+    statistics of BatchNorm, and what mixup, cutmix and drop path draw. Records name this limit.
 
     Attributes:
         device: ``auto`` takes the accelerator if there is one; ``cpu`` never does.

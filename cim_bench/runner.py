@@ -17,7 +17,7 @@ from cim_bench.checkpoint import Checkpoint, load_checkpoint
 from cim_bench.context import CLASSIFIER, Context
 from cim_bench.data.images import ImageSet
 from cim_bench.folders import check_writable, is_finished, is_main, one_sentence, safe_name
-from cim_bench.plan import Job, left_out, make_plan, select_jobs
+from cim_bench.plan import Job, is_absent, left_out, make_plan, select_jobs
 from cim_bench.provenance import describe_machine, utc_now
 from cim_bench.recipe import Benchmark, Data, Evaluator, SetEvaluator
 from cim_bench.record import (
@@ -86,7 +86,13 @@ class Runner:
     @cached_property
     def jobs(self) -> list[Job]:
         """The jobs to run, dependencies first."""
-        return select_jobs(make_plan(self.benchmark), self.only_jobs)
+        absent = [name for name, source in self.benchmark.subjects.items() if is_absent(source)]
+        return select_jobs(make_plan(self.benchmark), self.only_jobs, absent)
+
+    @property
+    def left_out(self) -> list[str]:
+        """What subjects with jobs do not pass through, a sentence each."""
+        return left_out(self.benchmark, {job.subject for job in self.jobs})
 
     def run(self) -> dict[str, JobResult]:
         """Run every job whose needs are met, wave by wave.
@@ -96,8 +102,8 @@ class Runner:
         """
         check_writable(self.output)
         if is_main():
-            for sentence in left_out(self.benchmark):
-                print(f"left out {sentence}", file=sys.stderr)
+            for sentence in self.left_out:
+                print(sentence, file=sys.stderr)
         executor = registry.load(registry.target("executors", self.benchmark.executor))()
         waiting = self.jobs
         while waiting:
@@ -216,6 +222,7 @@ class Runner:
         if is_finished(evaluation.folder) or is_finished(enough):
             self.keys.add(evaluation.key)
             return None
+        self.subjects.remarks(job.subject)  # before anything is measured: what may fail here must not cost a number
         if isinstance(evaluation.evaluator, SetEvaluator):
             evaluation.evaluator.check(self._model(evaluation), self._context(evaluation))
         return evaluation
@@ -318,7 +325,7 @@ def attempt(work: Callable[[], T]) -> tuple[T | None, str]:
     """What `work` returns and "", or ``None`` and its error: a failed job must not take the others with it."""
     try:
         return work(), ""
-    except Exception as error:  # the one place
+    except Exception as error:  # jobs may fail in any way (files that nobody vouches for too: formats/weights_file.py)
         if os.environ.get("CIM_BENCH_DEBUG"):
             raise
         return None, one_sentence(error)

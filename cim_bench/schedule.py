@@ -45,7 +45,7 @@ class Steps:
         if 4 * micro < largest:
             raise ValueError(
                 f"{share} images a process and step divide into no passes of up to {largest} but of {micro}, which is "
-                "slow and spoils batch statistics; choose another --training.effective-batch"
+                "slow and spoils batch statistics; choose another effective_batch, or a divisor as machine.micro_batch"
             )
         per_epoch = samples // batch
         return cls(

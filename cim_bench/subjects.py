@@ -11,7 +11,7 @@ from cim_bench import registry
 from cim_bench.checkpoint import Checkpoint, Meta, content_hash, load_checkpoint
 from cim_bench.data.images import ImageSet
 from cim_bench.folders import safe_name
-from cim_bench.recipe import Benchmark, Data, Evaluator, FromCheckpoint, Pretraining, RandomInit, settings
+from cim_bench.recipe import OF_BENCHMARK, Benchmark, Data, Evaluator, FromCheckpoint, Pretraining, RandomInit, settings
 from cim_bench.record import ProtocolInfo, SubjectInfo
 
 
@@ -29,11 +29,17 @@ class Subjects:
         return self.output / safe_name(subject)
 
     def pretraining(self, subject: str) -> tuple[Pretraining, Path, str]:
-        """Recipe, folder and key of a subject's pre-training, on the benchmark's data unless it has its own."""
+        """Recipe, folder and key of a subject's pre-training, on the benchmark's data unless it has its own.
+
+        Raises:
+            ValueError: If it has settings of its own data, but no root.
+        """
         source = self.benchmark.subjects[subject]
         assert isinstance(source, Pretraining)
-        if not source.data.root:
+        if source.data == OF_BENCHMARK:
             source = replace(source, data=self.benchmark.data)
+        elif not source.data.root:
+            raise ValueError(f"settings of subjects.{subject}.data have no effect without its root; give it too")
         return source, *pretraining_folder(source, self.folder(subject))
 
     def checkpoint(self, subject: str) -> Checkpoint:

@@ -244,10 +244,13 @@ class FinetuneModel(nn.Module):
 def mix(mixup: Mixup, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Images (B, 3, H, W), mixed in pairs, and their soft targets (B, classes)."""
     even = len(images) // 2 * 2
+    if even == len(images):
+        mixed: tuple[Tensor, Tensor] = mixup(images.clone(), labels)
+        return mixed
     targets = mixup_target(labels, mixup.num_classes, lam=1.0, smoothing=mixup.label_smoothing)
     if even:
-        mixed, soft = mixup(images[:even].clone(), labels[:even])
-        images, targets = torch.cat([mixed, images[even:]]), torch.cat([soft, targets[even:]])
+        pairs, soft = mixup(images[:even].clone(), labels[:even])
+        images, targets = torch.cat([pairs, images[even:]]), torch.cat([soft, targets[even:]])
     return images, targets
 
 

@@ -56,7 +56,8 @@ class CIM(Pretext):
         decoder_dim: Width of the cross-attention decoder.
         decoder_heads: Its heads.
         map_std: Standard deviation of the initial weights of the last layer, which gives the maps: 1 by the public
-            code's rule √(2 / outputs); ``None`` for Xavier's, under which the loss starts at the logarithm of 2.
+            code's rule √(2 / outputs); ``None`` for Xavier's, under which the loss starts lower, at 1 to 2 times
+            that of even odds.
         ema_momentum: Of the target encoder, from first to last along half a cosine.
         sigma_corr: Weight of the correlation loss.
         sigma_cont: Weight of the contrastive term; 0 in the published recipe.

@@ -14,10 +14,10 @@ from cim_bench.reports.table import Column, FilledTable, FlatRecord, RowField, T
 def other_tables(
     records: Sequence[FlatRecord], rows: tuple[RowField, ...], shown: Collection[str]
 ) -> list[FilledTable]:
-    """One table for each evaluator and metric, with a column for each variant.
+    """One table for each evaluator and metric, with a column for each variant and, if there are several, its settings.
 
     Args:
-        records: Measured and failed ones.
+        records: Measured and failed ones; what failed for all subjects has no table.
         rows: The leading columns.
         shown: Evaluators that have a place elsewhere.
 
@@ -39,12 +39,18 @@ def _table(
     failed: Sequence[FlatRecord],
     rows: tuple[RowField, ...],
 ) -> FilledTable:
-    variants = dict.fromkeys(str(record["variant"]) for record in measured)
-    columns = tuple(_column(evaluator, metric, variant) for variant in variants)
-    table = Table(title=f"{evaluator}: {metric}", rows=rows, columns=columns)
+    columns = {(str(r["variant"]), str(sorted(r["passed"].items()))): r for r in measured}
+    settings = len({passed for _, passed in columns}) > 1
+    declared = tuple(_column(record, settings=settings) for record in columns.values())
+    table = Table(title=f"{evaluator}: {metric}", rows=rows, columns=declared)
     own: list[Any] = [*measured, *(record for record in failed if record["evaluator"] == evaluator)]
     return build(table, pd.DataFrame(own, dtype=object))
 
 
-def _column(evaluator: str, metric: str, variant: str) -> Column:
-    return Column(title=variant or metric, metric=metric, select={"evaluator": evaluator, "variant": variant})
+def _column(record: FlatRecord, *, settings: bool) -> Column:
+    """The column of a record, which its settings tell apart from others if several were measured."""
+    passed = record["passed"]
+    told = ", ".join(f"{name}={value}" for name, value in sorted(passed.items())) if settings else ""
+    title = ", ".join(filter(None, [record["variant"] or record["metric"], told]))
+    select = {name: record[name] for name in ("evaluator", "variant", "passed")}
+    return Column(title=title, metric=record["metric"], select=select, settings=passed if settings else {})

@@ -127,13 +127,18 @@ def median_edge(state: Mapping[str, Tensor], steps: int = 30) -> float:
 
 
 def features(model: Backbone) -> Tensor:
-    """Mean over places of the last feature map, (images, width)."""
+    """Mean over places of the last feature map of a ViT or CNN, else timm's pooled feature; (images, width)."""
     coarse = torch.rand(IMAGES, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     size = model.arch.image_size
     rows = []
     for batch in torch.split(F.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1), 8):
         output = model.net.forward_features(model.normalize(batch))
-        rows.append(output.flatten(2).mean(dim=2) if output.ndim == 4 else output.mean(dim=1))
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[1] == model.net.num_features:
+            rows.append(output.flatten(2).mean(dim=2))
+        elif isinstance(output, Tensor) and output.ndim == 3:
+            rows.append(output.mean(dim=1))
+        else:  # channels last, several branches
+            rows.append(model.net.forward_head(output, pre_logits=True))
     return torch.cat(rows)
 
 

@@ -47,7 +47,7 @@ def check_told_arch(loaded: Any, arch: Arch) -> None:
     """
     told = loaded.get("arch") if isinstance(loaded, Mapping) else None
     name = told.partition(".")[0] if isinstance(told, str) else ""
-    if name and timm.is_model(name) and name != arch.name:
+    if name in timm.list_models() and name != arch.name:  # without the old names of models that timm renamed
         raise ValueError(f"its entry 'arch' says {name}, and {arch.name} was taken for it; name it with --arch {name}")
 
 

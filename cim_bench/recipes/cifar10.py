@@ -38,7 +38,7 @@ def cifar10() -> Benchmark:
     }
     return Benchmark(
         name="cifar10",
-        subjects=subjects(data, machine, image_size=32, vits=budget, resnets=budget),
+        subjects=subjects(machine, image_size=32, vits=budget, resnets=budget),
         evaluators=evaluators,
         only={**ONLY, "finetune": VITS, "finetune_resnet": RESNETS},
         data=data,

@@ -32,7 +32,6 @@ def demo() -> Benchmark:
     return Benchmark(
         name="demo",
         subjects=subjects(
-            PHOTOS,
             machine,
             image_size=64,
             vits=training(epochs=5, warmup_epochs=2),

@@ -9,7 +9,17 @@ from cim_bench.evals.linear_probe import LinearProbe
 from cim_bench.pretrain.cim import CIM
 from cim_bench.pretrain.mae import MAE
 from cim_bench.pretrain.simmim import SimMIM
-from cim_bench.recipe import Arch, Data, Evaluator, FromCheckpoint, Machine, Pretext, Pretraining, RandomInit, Training
+from cim_bench.recipe import (
+    OF_BENCHMARK,
+    Arch,
+    Evaluator,
+    FromCheckpoint,
+    Machine,
+    Pretext,
+    Pretraining,
+    RandomInit,
+    Training,
+)
 
 Options = dict[str, int | float | str | tuple[int, ...]]
 VITS, RESNETS = ("*-ViT",), ("*-ResNet",)
@@ -31,7 +41,7 @@ def resnet(image_size: int) -> Arch:
 def cim(image_size: int) -> CIM:
     """CIM with four exemplars of half the context's side.
 
-    Maps start at even odds (``map_std=None``): from the public code's start, trainings this short get less far
+    Maps start by Xavier's rule (``map_std=None``): from the public code's start, trainings this short get less far
     (docs/pretexts/cim.md).
     """
     return CIM(
@@ -77,13 +87,12 @@ def training(epochs: int, warmup_epochs: float) -> Training:
 
 
 def subjects(
-    data: Data, machine: Machine, *, image_size: int, vits: Training, resnets: Training
+    machine: Machine, *, image_size: int, vits: Training, resnets: Training
 ) -> dict[str, Pretraining | FromCheckpoint | RandomInit]:
     """Scratch, SimMIM, MAE and CIM on the ViT; Scratch, SimMIM and CIM on the ResNet."""
-    of_benchmark = replace(data, root="")
 
     def made(arch: Arch, pretext: Pretext, schedule: Training) -> Pretraining:
-        return Pretraining(pretext=pretext, arch=arch, data=of_benchmark, machine=machine, training=schedule)
+        return Pretraining(pretext=pretext, arch=arch, data=OF_BENCHMARK, machine=machine, training=schedule)
 
     resnet_cim = replace(made(resnet(image_size), cim(image_size), resnets), export="ema")
 

@@ -36,7 +36,8 @@ _PLAIN_ARCH = re.compile(r"[^,@]*@224")
 
 def _measured_arch(record: FlatRecord) -> str:
     """The network, where the published row does not tell it: other sizes and options, or positions of its own."""
-    own_positions = record["arch"].startswith("beit") or record["method"].casefold() in ("simmim", "beit")
+    has_positions = record["family"] in ("vit_small", "vit_base") and record["method"].casefold() in ("simmim", "beit")
+    own_positions = has_positions or record["arch"].startswith("beit")
     is_plain = record["source"] == "reported" or (_PLAIN_ARCH.fullmatch(record["arch"]) and not own_positions)
     return "" if is_plain else f"measured as {record['arch'].replace(',', ', ')}"
 

@@ -81,8 +81,9 @@ class Model(NamedTuple):
             if own not in (None, ours)
         ]
         data = _DATA_NAMES.get(measured.pretrain_data.casefold(), measured.pretrain_data)
-        if data and self.pretrain_data and data != self.pretrain_data:
-            remarks.append(f"measured checkpoint: pre-trained on {data}, published row: {self.pretrain_data}")
+        if data and self.pretrain_data and data.casefold() != self.pretrain_data.casefold():
+            said = f"measured checkpoint: said to be pre-trained on {data}"
+            remarks.append(f"{said}, published row: {self.pretrain_data}")
         return remarks
 
 

@@ -76,6 +76,19 @@ def test_killed_pretraining_ends_with_the_same_weights(
     assert losses[0] == losses[1]
 
 
+def test_a_part_of_a_benchmark_and_then_the_rest(cim_bench: Run, recipe_file: Path, tmp_path: Path) -> None:
+    """A part that only pre-trains has no table and succeeds; a later part finds what is there."""
+    made = cim_bench("run", recipe_file, "--output", "out", "--jobs", "CIM/pretrain")
+    assert made.stdout == ""
+    assert "done    CIM/pretrain" in made.stderr
+    text = cim_bench("run", recipe_file, "--output", "out", "--jobs", "CIM/knn", "random/kn*").stdout
+    assert "Linear" in text
+    assert sorted(snapshot(tmp_path / "out")) == sorted(
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").glob("*/knn-*/records.jsonl")
+    )
+    assert len(snapshot(tmp_path / "out")) == 2
+
+
 @pytest.mark.parametrize("pretext", ["CIM", "SimMIM(mask_patch=16, drop_path=0.5)"])
 def test_two_processes_train_the_same_weights_as_one(
     cim_bench: Run, pretrain_file: Path, tmp_path: Path, pretext: str

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cim_bench.evals.knn import KNN
+from cim_bench.evals.robustbench import RobustBench
 from cim_bench.outlook import outlook
 from cim_bench.recipe import Arch, Benchmark, Data, FromCheckpoint, Machine, RandomInit
 from cim_bench.runner import Runner
@@ -38,3 +40,23 @@ def test_jobs_missing_sets_and_absent_checkpoints(
     Runner(there, tmp_path / "out").run()
     assert outlook(Runner(there, tmp_path / "out")).startswith("finished  random/knn\n")
     assert not (tmp_path / "out" / "MP3").exists()
+
+
+def test_of_two_sets_the_missing_one_is_named(
+    tiny_arch: Arch, small_photos: Data, cpu: Machine, tmp_path: Path
+) -> None:
+    """RobustBench attacks one set and reads another, which is not there; a missing checkpoint comes after that."""
+    away = Data(name="imagenet-c", root=str(tmp_path / "c"))
+    tuned = FromCheckpoint(path=str(tmp_path / "no.pth"), kind="classifier")
+    benchmark = Benchmark(
+        name="b",
+        subjects={"tuned": tuned},
+        evaluators={"rb": RobustBench(corruptions="released", corrupted=away)},
+        data=small_photos,
+        machine=cpu,
+    )
+    lines = outlook(Runner(benchmark, tmp_path / "out")).splitlines()
+    assert lines[-1].startswith(f"  --evaluators.rb.corrupted.root  {away.root} lacks 75 of 75 folders")
+    there = replace(benchmark, evaluators={"rb": RobustBench(corruptions="off")})
+    lines = outlook(Runner(there, tmp_path / "out")).splitlines()
+    assert lines[-1].startswith("  --subjects.tuned.path  there is no checkpoint file")

@@ -126,6 +126,8 @@ def test_selected_jobs_come_with_what_they_need_in_the_plans_order() -> None:
     assert select_jobs(plan, ()) == plan
     with pytest.raises(ValueError, match=r"--jobs \*/atack fits no job of trained/pretrain, trained/probe"):
         select_jobs(plan, ["random/*", "*/atack"])
+    with pytest.raises(ValueError, match=r"for MAE-B has no checkpoint; give --subjects\.MAE-B\.path"):
+        select_jobs(plan, ["MAE-*/probe"], absent=["MP3", "MAE-B"])
 
 
 def test_a_subject_whose_checkpoint_nobody_gave_has_no_jobs() -> None:
@@ -138,10 +140,11 @@ def test_what_a_classifier_does_not_pass_through_is_said() -> None:
     tuned = FromCheckpoint(path="tuned.pth", kind="classifier")
     chosen = replace(benchmark(["random"], ["attack", "probe", "tuning"]), subjects={"t": tuned})
     assert [job.name for job in make_plan(chosen)] == ["t/attack"]
-    assert left_out(chosen) == ["probe, tuning of t, a fine-tuned classifier: it needs a backbone"]
+    assert left_out(chosen, {"t"}) == ["left out for t, a fine-tuned classifier: probe, tuning (for backbones)"]
+    assert left_out(chosen, set()) == []
     asked = replace(chosen, subjects={"t": replace(tuned, kind="backbone")})
     assert [job.name for job in make_plan(asked)] == ["t/probe", "t/tuning", "t/attack"]
-    assert left_out(asked) == []
+    assert left_out(asked, {"t"}) == []
 
 
 def test_a_benchmark_without_evaluators_only_pretrains() -> None:

@@ -186,7 +186,7 @@ def test_another_seed_setting_or_data_set_is_another_job_and_overwrites_nothing(
 def test_the_same_weights_under_another_identity_are_another_job(
     benchmark: Benchmark, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    """A corrected normalisation, size or number of heads must not find the old number."""
+    """A corrected normalisation, method or number of heads must not find the old number."""
     source = benchmark.subjects["random"]
     assert isinstance(source, RandomInit)
     first = random_checkpoint(source, 0)

@@ -36,6 +36,20 @@ def test_an_evaluator_of_another_package_has_a_table_for_each_metric(make: Make,
     assert not (tmp_path / "vit.md").exists()
 
 
+def test_two_settings_of_one_protocol_are_two_columns(make: Make, tmp_path: Path) -> None:
+    """And never keep the declared tables from being printed."""
+    for key, value in (("a", 0.25), ("b", 0.5)):
+        record = make(key=key, evaluator="nearest_mean", passed={"shift": key}, value=value)
+        write_records(tmp_path / key, [record])
+    write_records(tmp_path / "knn", [make(key="k", variant="k=20")])
+    vit, other = report(tmp_path).split("### ")[1:]
+    assert vit.startswith("Top-1 accuracy")
+    header, _, row = lines_of(other)
+    assert header[5:] == ["top1, shift=a (%) ↑", "top1, shift=b (%) ↑"]
+    assert [cell.split()[0] for cell in row[5:]] == ["25.0", "50.0"]
+    assert "nearest_mean with" not in other  # the header says so
+
+
 def test_what_a_declared_table_shows_is_not_shown_twice(make: Make, tmp_path: Path) -> None:
     write_records(tmp_path / "a", [make(variant="k=20")])
     write_records(tmp_path / "b", [make(key="b", evaluator="adversarial", variant="fgsm")])

@@ -12,7 +12,7 @@ import torch
 from cim_bench.backbone import Backbone, load_backbone
 from cim_bench.checkpoint import load_checkpoint
 from cim_bench.formats.inspect import grouped, inspect
-from cim_bench.formats.randomness import Evidence, examine
+from cim_bench.formats.randomness import Evidence, examine, features
 from cim_bench.recipe import Arch, FromCheckpoint
 from tests.data.efficientnet_lite0 import PACKAGE, save_efficientnet_lite0, weights_file
 
@@ -43,6 +43,15 @@ def test_a_random_network_of_any_family_is_called_random(name: str) -> None:
     evidence = examine(Backbone(RANDOM[name]).eval())
     assert evidence.edge < 1.1
     assert "RANDOM" in evidence.verdict
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "crossvit_9_240"])
+def test_features_of_other_families_are_of_the_right_size(name: str) -> None:
+    """Channels last, and a list of branches: whatever timm pools."""
+    size = 240 if "crossvit" in name else 224
+    model = Backbone(Arch(name=name, image_size=size)).eval()
+    assert examine(model).verdict.startswith("this looks like a RANDOM network")
+    assert features(model)[:1].shape == model(torch.rand(1, 3, size, size)).shape
 
 
 def test_a_pretexts_own_initialisation_is_called_random() -> None:

@@ -222,7 +222,7 @@ def test_other_images_data_networks_and_recipes_are_footnotes(make: Make, tmp_pa
     assert marks("CIM-ViT-B") == ["5,000 images, where the validation split of ImageNet-1K has 50,000"]
     assert marks("BEiT-B") == [
         "measured as beit_base_patch16_224@224",
-        "measured checkpoint: pre-trained on IN-22K+DALL-E, published row: IN-1K+DALL-E",
+        "measured checkpoint: said to be pre-trained on IN-22K+DALL-E, published row: IN-1K+DALL-E",
     ]
     assert marks("SimMIM-B") == ["measured as vit_base_patch16_224@224"]
 
