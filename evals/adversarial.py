@@ -40,6 +40,7 @@ class Adversarial(SetEvaluator):
         steps: Of iterated attacks.
         restarts: Attacks an image from this many random starts; it must withstand all.
         crop_pct: Of the evaluation transform.
+        subset: Images of a stratified subset that is attacked first; 0 for none.
     """
 
     version: ClassVar[int] = 1
@@ -51,6 +52,7 @@ class Adversarial(SetEvaluator):
     steps: int = 5
     restarts: int = 1
     crop_pct: float = 0.875
+    subset: int = 0
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """The validation images."""
@@ -66,8 +68,8 @@ class Adversarial(SetEvaluator):
             raise ValueError(f"eps {self.eps} must be one or more positive numbers, e.g. 0.00392 for 1/255")
 
     def parts(self, ctx: Context) -> list[Part]:
-        """The validation images, in pieces."""
-        return split_parts(ctx.scored_images(), seed=ctx.seed)
+        """The validation images, the subset first, in pieces."""
+        return split_parts(ctx.scored_images(), seed=ctx.seed, subset=self.subset)
 
     def transform(self, model: Backbone) -> EvalTransform:
         """Resize and centre crop; the attack comes after it."""

@@ -23,7 +23,7 @@ def demo() -> Benchmark:
         **probes(linear(60, 6, 256, 5.0)),
         "finetune": finetune(layer_decay=0.8),
         "finetune_resnet": finetune(layer_decay=None),
-        "adversarial": Adversarial(crop_pct=1.0),
+        "adversarial": Adversarial(crop_pct=1.0, subset=180),
         "corruptions": Corruptions(source="generated", subset=36, crop_pct=1.0),
         "photos_a": Shift(data=Data(name="photos-a", root="photos-a", val_split="."), crop_pct=1.0),
         "photos_r": Shift(data=Data(name="photos-r", root="photos-r", val_split="."), crop_pct=1.0),
@@ -34,7 +34,7 @@ def demo() -> Benchmark:
         subjects=subjects(
             machine,
             image_size=64,
-            vits=training(epochs=5, warmup_epochs=2),
+            vits=training(epochs=5, warmup_epochs=1),
             resnets=training(epochs=3, warmup_epochs=1),
         ),
         evaluators=evaluators,

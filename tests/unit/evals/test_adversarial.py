@@ -106,6 +106,20 @@ def test_batch_size_does_not_matter(job: Any, tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_a_subset_comes_first_and_moves_no_number(job: Any, tmp_path: Path) -> None:
+    """Random starts belong to images, so that parts do not matter; 8 of 48 images hold two of each of four classes."""
+    model, context, *_ = job
+    whole = Adversarial(eps=(EPS,), crop_pct=1.0)
+    cut = replace(whole, subset=8)
+    first, *rest = cut.parts(context)
+    assert (first.subset, len(first.images)) == (True, 8)
+    assert sorted(first.images.labels() or []) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert sum(len(part.images) for part in rest) == len(context.scored_images()) - 8
+    folders = (tmp_path / name for name in ("whole", "cut"))
+    one, two = (values(e, model, replace(context, folder=f)) for e, f in zip((whole, cut), folders, strict=True))
+    assert one == two
+
+
 def test_restarts_can_only_hurt_and_a_curve_falls(job: Any, tmp_path: Path) -> None:
     model, context, *_ = job
     one = values(Adversarial(eps=(EPS,), crop_pct=1.0), model, replace(context, folder=tmp_path / "1"))
