@@ -22,11 +22,10 @@ from timing import CLOCKS, Task, header, interleaved, machine, median, public_co
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from cim_bench.data.photos import photos
+from cim_bench.data.photos.crops import photos
 from cim_bench.data.transforms import to_uint8
-from cim_bench.pretrain.cim import CIM
-from cim_bench.recipe import Arch
+from cim_bench.pretrain.cim.method import CIM
+from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
 SETTINGS, SIDE = CIM(), Arch().image_size  # the published ViT settings
 PUBLIC = "public"

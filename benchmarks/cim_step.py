@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchvision.datasets import ImageFolder
 
-from cim_bench.data.photos import photos
-from cim_bench.pretrain.cim import CIM, CIMModel
-from cim_bench.pretrain.exemplars import correlation_maps
-from cim_bench.recipe import Arch
+from cim_bench.data.photos.crops import photos
+from cim_bench.pretrain.cim.exemplars import correlation_maps
+from cim_bench.pretrain.cim.method import CIM, CIMModel
+from cim_bench.spec import Arch
 
 SETTINGS = CIM()
 NAMES = {  # ours: the public code's

@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 from timing import CLOCKS, Task, header, interleaved, machine, median, ratio, row
 
-from cim_bench.data.photos import photos
+from cim_bench.data.photos.crops import photos
 from cim_bench.data.transforms import EvalTransform
-from cim_bench.evals.corrupt import CORRUPTIONS, SEVERITIES, corrupt, frost_source
+from cim_bench.evals.corruptions.generate import CORRUPTIONS, SEVERITIES, corrupt, frost_source
 
 PACKAGES = {"imagecorruptions": ".", "imagenet_c": "ImageNet-C/imagenet_c"}  # and where a checkout has them
 NEED_WAND = {"imagecorruptions": (), "imagenet_c": ("motion_blur", "snow")}

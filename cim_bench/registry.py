@@ -8,26 +8,27 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 PRETEXTS: Mapping[str, str] = {
-    "cim": "cim_bench.pretrain.cim:CIM",
+    "cim": "cim_bench.pretrain.cim.method:CIM",
     "mae": "cim_bench.pretrain.mae:MAE",
     "simmim": "cim_bench.pretrain.simmim:SimMIM",
 }
 EVALUATORS: Mapping[str, str] = {
     "adversarial": "cim_bench.evals.adversarial:Adversarial",
-    "corruptions": "cim_bench.evals.corruptions:Corruptions",
+    "corruptions": "cim_bench.evals.corruptions.protocol:Corruptions",
     "finetune": "cim_bench.evals.finetune:Finetune",
     "knn": "cim_bench.evals.knn:KNN",
     "linear_probe": "cim_bench.evals.linear_probe:LinearProbe",
-    "robustbench": "cim_bench.evals.robustbench:RobustBench",
+    "robustbench": "cim_bench.evals.robustbench.protocol:RobustBench",
     "shifts": "cim_bench.evals.shifts:Shift",
 }
-EXECUTORS: Mapping[str, str] = {"local": "cim_bench.executors.local:LocalExecutor"}
+EXECUTORS: Mapping[str, str] = {"local": "cim_bench.jobs.executors.local:LocalExecutor"}
 RECIPES: Mapping[str, str] = {
     "demo": "cim_bench.recipes.demo:demo",
     "cifar10": "cim_bench.recipes.cifar10:cifar10",
@@ -56,11 +57,16 @@ RECIPES: Mapping[str, str] = {
     "imagenet_v2": "cim_bench.recipes.shifts:imagenet_v2",
     "imagenet_real": "cim_bench.recipes.shifts:imagenet_real",
 }
+TABLES: Mapping[str, str] = {
+    "cim_cvpr2023": "cim_bench.reports.papers.cim_cvpr2023.tables:report",
+    "matrix": "cim_bench.reports.papers.cim_cvpr2023.matrix:report",
+}
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "pretexts": PRETEXTS,
     "evaluators": EVALUATORS,
     "executors": EXECUTORS,
     "recipes": RECIPES,
+    "tables": TABLES,
 }
 
 
@@ -118,3 +124,30 @@ def summary(path: str) -> str:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
             return (ast.get_docstring(node) or "").partition("\n")[0]
     return ""
+
+
+def load_recipe(name: str) -> Any:
+    """The object of a registered recipe, or of a user's file (its function of the file's name, or ``recipe``).
+
+    Raises:
+        ValueError: For an unknown name, or a file without such a function.
+    """
+    if not name.endswith(".py"):
+        return load(target("recipes", name))()
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"no recipe file at {path}; give a registered recipe ({', '.join(choices('recipes'))}) or a .py file"
+        )
+    spec = importlib.util.spec_from_file_location(f"cim_bench_recipe_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses, tyro and pickle look a class's module up
+    spec.loader.exec_module(module)
+    function = getattr(module, path.stem, None) or getattr(module, "recipe", None)
+    if function is None:
+        raise ValueError(
+            f"{path} defines neither {path.stem}() nor recipe(); name the function that returns the recipe so"
+        )
+    return function()

@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cim_bench.backbone import Backbone
-from cim_bench.context import Context
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.evaluator import SetEvaluator
+from cim_bench.contracts.parts import Part, split_parts
 from cim_bench.data.transforms import EvalTransform
+from cim_bench.engine.inference import ImageBatch, fp32_eval
 from cim_bench.evals.classes import class_indices
-from cim_bench.inference import Batch, fp32_eval
-from cim_bench.passes import Part, split_parts
-from cim_bench.recipe import Data, SetEvaluator
-from cim_bench.record import Measurement
-from cim_bench.units import as_255
+from cim_bench.models.backbone import Backbone
+from cim_bench.records.facets import as_255
+from cim_bench.records.measurement import Measurement
+from cim_bench.spec import Data
 
 CLEAN = "clean"
 ROUNDING = 1e-6  # (x + eps) - x differs from eps by up to 6e-8 in fp32
@@ -76,7 +77,7 @@ class Adversarial(SetEvaluator):
         return EvalTransform(model.arch.image_size, self.crop_pct)
 
     def answers(
-        self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: Batch
+        self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: ImageBatch
     ) -> Iterator[tuple[str, str, Tensor]]:
         """Predictions on clean and on attacked images."""
         images = pixels.float() / 255

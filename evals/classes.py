@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cim_bench.backbone import Backbone
-from cim_bench.data.released import expected_images
+from cim_bench.data.sets import expected_images
+from cim_bench.models.backbone import Backbone
 
 
 def class_indices(folders: Sequence[str], classes: Sequence[str], what: str) -> Tensor:

@@ -11,20 +11,24 @@ from timm.data.mixup import Mixup, mixup_target
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from cim_bench.backbone import SIZED, Backbone, load_exact
-from cim_bench.context import Context
-from cim_bench.data.transforms import EvalTransform, FinetuneTransform, seed_all
+from cim_bench.common.seeds import seed_all
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.evaluator import Evaluator
+from cim_bench.data.transforms import EvalTransform, FinetuneTransform
+from cim_bench.engine.fit import clear_resume, fit
+from cim_bench.engine.inference import run_models
+from cim_bench.engine.samples import Augmented
+from cim_bench.engine.schedule import weight_decay_groups
 from cim_bench.evals.metrics import accuracy
-from cim_bench.inference import run_models
-from cim_bench.recipe import Arch, Evaluator, Training, settings
-from cim_bench.record import Measurement
-from cim_bench.schedule import weight_decay_groups
-from cim_bench.training import Augmented, clear_resume, fit
+from cim_bench.models.backbone import SIZED, Backbone, triple
+from cim_bench.records.measurement import Measurement
+from cim_bench.spec import Training, settings
 
 try:
     from timm.optim import param_groups_layer_decay
 except ImportError:  # before timm 1.0.10
     from timm.optim.optim_factory import param_groups_layer_decay
+from cim_bench.evals.classifier import make_classifier
 
 
 def cim_finetune_training(epochs: int = 100) -> Training:
@@ -145,8 +149,8 @@ class Finetune(Evaluator):
             auto_augment=self.auto_augment,
             reprob=self.reprob,
             scale=self.crop_scale,
-            mean=_triple(model.mean),
-            std=_triple(model.std),
+            mean=triple(model.mean),
+            std=triple(model.std),
         )
 
     def groups(self, classifier: Backbone) -> list[dict[str, Any]]:
@@ -166,49 +170,6 @@ class Finetune(Evaluator):
                 layer_decay=self.training.layer_decay,
             )
         )
-
-
-FINAL_NORM, HEAD = ("norm.", "fc_norm."), ("fc_norm.", "head.", "fc.")  # key prefixes in timm's networks
-SHARED_BIAS, BLOCK_BIAS = "rel_pos_bias.relative_position_bias_table", "attn.relative_position_bias_table"
-
-
-def make_classifier(model: Backbone, num_classes: int, *, drop_path: float, head_std: float | None) -> Backbone:
-    """The backbone's weights under a fresh head, with a fresh norm before it in a ViT; the final norm is dropped.
-
-    Raises:
-        ValueError: If the backbone's keys are not exactly those of its architecture.
-    """
-    state = {key: value for key, value in model.net.state_dict().items() if not key.startswith(FINAL_NORM)}
-    classifier = Backbone(
-        classifier_arch(model.arch),
-        mean=_triple(model.mean),
-        std=_triple(model.std),
-        num_classes=num_classes,
-        model_args={"global_pool": "avg", "drop_path_rate": drop_path},
-    )
-    own = classifier.net.state_dict()
-    if SHARED_BIAS in state:
-        shared = state.pop(SHARED_BIAS)
-        state |= {key: shared + state.get(key, 0) for key in own if key.endswith(BLOCK_BIAS)}
-    fresh = {key for key in own if key.startswith(HEAD)}
-    load_exact(classifier.net, state, what="the backbone", missing=fresh)
-    if head_std is not None:
-        head: nn.Linear = classifier.net.get_classifier()
-        nn.init.trunc_normal_(head.weight, std=head_std)
-        nn.init.zeros_(head.bias)
-    return classifier
-
-
-def classifier_arch(arch: Arch) -> Arch:
-    """The architecture after fine-tuning: where blocks share a relative position bias, each gets a copy of its own.
-
-    Sources: microsoft/SimMIM, utils.py, ``remap_pretrained_keys_vit``; unilm/beit, run_class_finetuning.py.
-    """
-    pooling = ("global_pool", "use_fc_norm")  # a classifier's own business
-    options = {key: value for key, value in arch.options.items() if key not in pooling}
-    if options.pop("use_shared_rel_pos_bias", False):
-        options["use_rel_pos_bias"] = True
-    return replace(arch, options=options)
 
 
 class FinetuneModel(nn.Module):
@@ -252,8 +213,3 @@ def mix(mixup: Mixup, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         pairs, soft = mixup(images[:even].clone(), labels[:even])
         images, targets = torch.cat([pairs, images[even:]]), torch.cat([soft, targets[even:]])
     return images, targets
-
-
-def _triple(values: Tensor) -> tuple[float, float, float]:
-    r, g, b = torch.flatten(values).tolist()
-    return r, g, b

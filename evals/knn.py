@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from cim_bench.backbone import Backbone, Feature
-from cim_bench.context import Context
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.data.transforms import EvalTransform
+from cim_bench.engine.inference import run_models
 from cim_bench.evals.metrics import accuracy, knn_predict
-from cim_bench.inference import run_models
-from cim_bench.recipe import Evaluator
-from cim_bench.record import Measurement
+from cim_bench.models.backbone import Backbone, Feature
+from cim_bench.records.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cim_bench.backbone import Backbone, Feature
-from cim_bench.context import Context
+from cim_bench.common.seeds import seed_all
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.data.images import ImageSet
-from cim_bench.data.transforms import EvalTransform, SingleRandomResizedCrop, seed_all
+from cim_bench.data.transforms import EvalTransform, SingleRandomResizedCrop
+from cim_bench.engine.fit import clear_resume, fit
+from cim_bench.engine.inference import run_models
+from cim_bench.engine.samples import Augmented, TrainSet
 from cim_bench.evals.metrics import accuracy
-from cim_bench.inference import run_models
-from cim_bench.recipe import Evaluator, Training
-from cim_bench.record import Measurement
-from cim_bench.training import Augmented, TrainSet, clear_resume, fit
+from cim_bench.models.backbone import Backbone, Feature
+from cim_bench.records.measurement import Measurement
+from cim_bench.spec import Training
 
 
 def mae_linear_training() -> Training:

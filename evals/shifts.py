@@ -17,16 +17,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from cim_bench.backbone import Backbone
-from cim_bench.context import Context
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.evaluator import SetEvaluator
+from cim_bench.contracts.parts import Part, split_parts
+from cim_bench.data.classes import imagenet_wnids
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform
-from cim_bench.data.wnids import imagenet_wnids
+from cim_bench.engine.inference import ImageBatch
 from cim_bench.evals.classes import class_indices, count_notes, predict
-from cim_bench.inference import Batch
-from cim_bench.passes import Part, split_parts
-from cim_bench.recipe import Data, SetEvaluator
-from cim_bench.record import Measurement
+from cim_bench.models.backbone import Backbone
+from cim_bench.records.measurement import Measurement
+from cim_bench.spec import Data
 
 CLEAN = "clean"
 
@@ -84,7 +85,7 @@ class Shift(SetEvaluator):
 
     @torch.no_grad()
     def answers(
-        self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: Batch
+        self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: ImageBatch
     ) -> Iterator[tuple[str, str, Tensor]]:
         """One prediction an image; of ReaL, any label of the image counts as its first."""
         images = pixels.float() / 255

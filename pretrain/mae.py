@@ -8,6 +8,7 @@ reads is computed.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -18,13 +19,12 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
-from cim_bench.backbone import skeleton
-from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from cim_bench.pretext import Batch, Panel
+from cim_bench.contracts.pretext import Panel, Pretext
+from cim_bench.models.backbone import skeleton
+from cim_bench.models.positions import sincos_positions
 from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, mae_hidden, panels, split_mask
-from cim_bench.pretrain.positions import sincos_positions
 from cim_bench.pretrain.vit import init_weights, patch_grid, plain_vit
-from cim_bench.recipe import Arch, Pretext
+from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class MAEModel(MaskedModel):
         """uint8 patches (B, K, 3 p²) to the encoder's input space."""
         return ((by_colour(patches).float() / 255 - self.pixel[0]) / self.pixel[1]).flatten(-2)
 
-    def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def predict(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Predictions for the hidden patches, their normalised pixels, and those of the visible ones."""
         patches = to_patches(batch["image"], self.patch)
         visible, hidden = split_mask(batch["mask"], self.hidden)
@@ -143,13 +143,13 @@ class MAEModel(MaskedModel):
         mean, std = patch_statistics(pixels)
         return (pixels - mean) / std
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Squared error, mean over the pixels of all hidden patches."""
         predicted, wanted, _ = self.predict(batch)
         return {"loss": (predicted - self.target(wanted)).square().mean()}
 
     @torch.no_grad()
-    def held_out(self, batch: Batch) -> dict[str, Tensor]:
+    def held_out(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Sums over images of the loss, and of the loss of a constant prediction.
 
         The constant is 0 for pixels relative to their patch, else the mean colour of the image's visible patches.
@@ -169,7 +169,7 @@ class MAEModel(MaskedModel):
         return net
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> list[list[list[Panel | None]]]:
+    def pictures(self, batch: Mapping[str, Tensor]) -> list[list[list[Panel | None]]]:
         """The image, what is visible of it, and the visible patches with the predicted ones between them.
 
         Predictions relative to a patch are shown with the true mean and standard deviation of that patch.

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms as T
 
+from cim_bench.contracts.pretext import Panel, PretextModel
 from cim_bench.data.transforms import to_uint8
-from cim_bench.pretext import Panel, PretextModel
 
 GREY = 128  # what pictures show in place of hidden pixels
 

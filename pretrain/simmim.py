@@ -8,6 +8,7 @@ sin-cos positions (like for like with MAE and CIM), and ResNets (ours; docs/pret
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,13 +16,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
-from cim_bench.backbone import create_net
-from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from cim_bench.pretext import Batch, Panel
+from cim_bench.contracts.pretext import Panel, Pretext
+from cim_bench.models.backbone import create_net
+from cim_bench.models.positions import sincos_positions
 from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, enlarge, panels, simmim_hidden
-from cim_bench.pretrain.positions import sincos_positions
 from cim_bench.pretrain.vit import patch_grid, plain_vit
-from cim_bench.recipe import Arch, Pretext
+from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,20 +96,20 @@ class SimMIMModel(MaskedModel):
         self.decoder = nn.Sequential(head, nn.PixelShuffle(stride))
         self.register_buffer("pixel", torch.tensor([self.mean, self.std]).view(2, 1, 3, 1, 1), persistent=False)
 
-    def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def predict(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted and normalised true images (B, 3, S, S), and the hidden pixels (B, 1, S, S) bool."""
         images = (batch["image"].float() / 255 - self.pixel[0]) / self.pixel[1]
         mask = batch["mask"].view(-1, self.grid, self.grid)
         predicted = self.decoder(self.encoder(images, mask)).float()
         return predicted, images, enlarge(mask, self.settings.mask_patch)[:, None]
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Absolute error, mean over hidden pixels and channels (with the public code's 1e-5 in the divisor)."""
         predicted, images, mask = self.predict(batch)
         return {"loss": ((predicted - images).abs() * mask).sum() / (mask.sum() + 1e-5) / 3}
 
     @torch.no_grad()
-    def held_out(self, batch: Batch) -> dict[str, Tensor]:
+    def held_out(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Sums over images of the loss, and of the loss of the mean colour of each image's visible pixels."""
         predicted, images, mask = self.predict(batch)
         seen = ~mask
@@ -126,7 +126,7 @@ class SimMIMModel(MaskedModel):
         return net
 
     @torch.no_grad()
-    def pictures(self, batch: Batch) -> list[list[list[Panel | None]]]:
+    def pictures(self, batch: Mapping[str, Tensor]) -> list[list[list[Panel | None]]]:
         """The image, what is visible of it, and the visible pixels with the predicted ones between them."""
         predicted, images, mask = self.predict(batch)
         painted = ((predicted * self.pixel[1] + self.pixel[0]) * 255).round().clamp(0, 255).to(torch.uint8)

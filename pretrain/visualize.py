@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from cim_bench import registry
-from cim_bench.backbone import load_exact
-from cim_bench.checkpoint import META, PRETEXT, read_meta, read_tensors
-from cim_bench.data.transforms import seed_all
-from cim_bench.pretext import Panel, PretextInputs, PretextModel
-from cim_bench.recipe import Pretext
+from cim_bench.common.seeds import seed_all
+from cim_bench.contracts.pretext import Panel, Pretext, PretextInputs, PretextModel
+from cim_bench.models.checkpoint import META, PRETEXT, read_meta, read_tensors
+from cim_bench.models.key_contract import load_exact
+
+matplotlib.use("Agg")
+
 
 Lines = list[list[Panel | None]]
 

@@ -1,1 +1,5 @@
-"""Records to tables: declared columns, rendered as Markdown and CSV; no torch."""
+"""From records to tables: read, select, fill, render.
+
+They read records and write text. They import `cim_bench.records`, `cim_bench.data.sets` and `cim_bench.common`, and
+no torch.
+"""

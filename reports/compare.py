@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cim_bench.reports.corruption import VARIANTS, image_mce
-from cim_bench.reports.jobs import Job, Place, aligned, jobs_of, unpaired
-from cim_bench.reports.notes import DASH
-from cim_bench.reports.outcomes import column_of, hits, wrong
-from cim_bench.reports.paired import bootstrap_mean, discordant, mcnemar, paired_bootstrap
-from cim_bench.reports.render import grid, plain
+from cim_bench.reports.read.jobs import Job, Place, aligned, jobs_of, unpaired
+from cim_bench.reports.read.outcomes import column_of, hits, wrong
+from cim_bench.reports.render.text import grid, plain
+from cim_bench.reports.stats.mce import VARIANTS, image_mce
+from cim_bench.reports.stats.paired import bootstrap_mean, discordant, mcnemar, paired_bootstrap
+from cim_bench.reports.tables.footnotes import DASH
 
 
 def compare(a: Path, b: Path, seed: int = 0) -> str:

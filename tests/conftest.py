@@ -13,8 +13,8 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from cim_bench.data.photos import photos
-from cim_bench.recipe import Arch, Data, Machine
+from cim_bench.data.photos.crops import photos
+from cim_bench.spec import Arch, Data, Machine
 
 SMALL_CLASSES = ("astronaut", "chelsea", "coffee", "rocket")
 SMALL_COUNTS = {"train": 12, "val": 6}

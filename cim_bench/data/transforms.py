@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +14,7 @@ from torch import Tensor
 from torchvision import transforms as T
 from torchvision.transforms import functional as F
 
-from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from cim_bench.record import stable_hash
-
-
-def seed_all(*parts: int | str) -> None:
-    """Seed Python, NumPy and torch from a tuple, e.g. (seed, epoch, index): randomness without state to save."""
-    seed = int(stable_hash(parts)[:8], 16)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  timm's RandAugment and Mixup draw from the global generator
-    torch.manual_seed(seed)
+from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD
 
 
 def to_uint8(image: Image.Image) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from cim_bench.benchmark import Benchmark
+from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.evals.adversarial import Adversarial
-from cim_bench.evals.corruptions import Corruptions
+from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.finetune import Finetune
 from cim_bench.evals.shifts import Shift
-from cim_bench.recipe import Benchmark, Data, Evaluator, Machine, Training
 from cim_bench.recipes.small import ONLY, RESNETS, VITS, linear, probes, subjects, training
+from cim_bench.spec import Data, Machine, Training
 
 PHOTOS = Data(name="photos", root="photos")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cim_bench.evals.finetune import Finetune, cim_finetune_training
-from cim_bench.recipe import Training
+from cim_bench.spec import Training
 
 
 def finetune_cim_vit_small() -> Finetune:

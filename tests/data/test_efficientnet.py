@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from cim_bench.checkpoint import load_checkpoint
-from cim_bench.data.wnids import imagenet_wnids
+from cim_bench.benchmark import Benchmark
+from cim_bench.data.classes import imagenet_wnids
 from cim_bench.evals.adversarial import Adversarial
-from cim_bench.evals.corruptions import Corruptions
+from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.shifts import Shift
-from cim_bench.recipe import Benchmark, Data, FromCheckpoint, Machine
-from cim_bench.record import Record, read_records
-from cim_bench.runner import Runner
+from cim_bench.jobs.runner import Runner
+from cim_bench.models.checkpoint import load_checkpoint
+from cim_bench.records.record import Record
+from cim_bench.records.store import read_records
+from cim_bench.spec import Data, FromCheckpoint, Machine
 
 from .efficientnet_lite0 import PACKAGE, save_efficientnet_lite0, timm_name, weights_file
 

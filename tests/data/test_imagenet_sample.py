@@ -9,9 +9,9 @@ import torch
 
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform
-from cim_bench.pretrain.cim import CIM
-from cim_bench.recipe import Arch, Data
-from cim_bench.training import Augmented
+from cim_bench.engine.samples import Augmented
+from cim_bench.pretrain.cim.method import CIM
+from cim_bench.spec import Arch, Data
 
 pytestmark = pytest.mark.data
 

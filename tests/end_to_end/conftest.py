@@ -13,8 +13,8 @@ RECIPE = """
 from cim_bench.evals.finetune import Finetune
 from cim_bench.evals.knn import KNN
 from cim_bench.evals.linear_probe import LinearProbe
-from cim_bench.pretrain.cim import CIM
-from cim_bench.recipe import Arch, Benchmark, Data, Machine, Pretraining, RandomInit, Training
+from cim_bench.pretrain.cim.method import CIM
+from cim_bench import Arch, Benchmark, Data, Machine, Pretraining, RandomInit, Training
 
 DATA = Data(name="small-photos", root={root!r})
 ARCH = Arch(name="vit_tiny_patch16_224", image_size=32,
@@ -62,7 +62,7 @@ def pretrain_file(recipe_file: Path) -> Path:
 @pytest.fixture
 def command() -> list[str]:
     """How the command starts in this environment."""
-    return [sys.executable, "-m", "cim_bench.cli"]
+    return [sys.executable, "-m", "cim_bench.cli.commands"]
 
 
 @pytest.fixture

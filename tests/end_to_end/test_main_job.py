@@ -101,7 +101,7 @@ def test_two_processes_train_the_same_weights_as_one(
         text = re.sub("^PRETEXT = .*$", f"PRETEXT = {pretext}", pretrain_file.read_text(), flags=re.MULTILINE)
         pretrain_file.write_text("from cim_bench.pretrain.simmim import SimMIM\n" + text)
     cim_bench("pretrain", pretrain_file, "--output", "one", "--machine.micro-batch", "8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "cim_bench.cli"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "cim_bench.cli.commands"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [*launcher, "pretrain", str(pretrain_file), "--output", "two"]
     subprocess.run(both, cwd=tmp_path, env=environment, check=True, timeout=300)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cim_bench.pretrain.mae import MAE, MAEModel
-from cim_bench.recipe import Arch
+from cim_bench.spec import Arch
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NAME = "vit_tiny_patch16_224@32,depth=2,embed_dim=48,num_heads=3,patch_size=8"

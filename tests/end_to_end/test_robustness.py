@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cim_bench import cli
-from cim_bench.backbone import load_backbone
-from cim_bench.checkpoint import save_checkpoint
-from cim_bench.evals.finetune import make_classifier
-from cim_bench.recipe import Arch, Data, RandomInit
-from cim_bench.subjects import random_checkpoint
+from cim_bench.benchmark import RandomInit
+from cim_bench.cli import main as cli
+from cim_bench.evals.classifier import make_classifier
+from cim_bench.jobs.subjects import random_checkpoint
+from cim_bench.models.backbone import load_backbone
+from cim_bench.models.checkpoint import save_checkpoint
+from cim_bench.spec import Arch, Data
 
 CLASSES = ("astronaut", "chelsea", "coffee", "rocket")
 

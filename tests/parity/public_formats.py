@@ -28,7 +28,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from cim_bench.checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD
 from tests.golden.weights import images, layout, thin, value
 
 COMMITS = {

@@ -20,9 +20,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cim_bench.pretrain.cim import CIM, CIMModel
-from cim_bench.pretrain.exemplars import correlation_maps
-from cim_bench.recipe import Arch
+from cim_bench.pretrain.cim.exemplars import correlation_maps
+from cim_bench.pretrain.cim.method import CIM, CIMModel
+from cim_bench.spec import Arch
 from tests.golden.weights import drawn, images
 from tests.parity.public_formats import COMMITS, checkout, public, public_code
 

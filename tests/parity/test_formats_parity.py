@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cim_bench.backbone import load_backbone
-from cim_bench.formats.opening import open_checkpoint
-from cim_bench.recipe import FromCheckpoint
+from cim_bench.models.backbone import load_backbone
+from cim_bench.models.formats.opening import open_checkpoint
+from cim_bench.spec import FromCheckpoint
 from tests.golden.weights import images
 from tests.parity.public_formats import CASES, COMMITS, checkout, make
 

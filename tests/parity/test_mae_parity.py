@@ -26,10 +26,11 @@ import torch
 from timm.models import vision_transformer
 from torch import Tensor, nn
 
-from cim_bench.backbone import create_net, load_exact
+from cim_bench.models.backbone import create_net
+from cim_bench.models.key_contract import load_exact
 from cim_bench.pretrain.mae import MAE, MAEModel
 from cim_bench.pretrain.masks import split_mask
-from cim_bench.recipe import Arch
+from cim_bench.spec import Arch
 from tests.golden.weights import drawn
 
 CHECKOUT, COMMIT, TOLERANCE = "CIM_BENCH_PUBLIC_MAE", "efb2a80", 1e-4

@@ -27,10 +27,11 @@ import timm.layers
 import torch
 from torch import Tensor, nn
 
-from cim_bench.backbone import create_net, load_exact
+from cim_bench.models.backbone import create_net
+from cim_bench.models.key_contract import load_exact
 from cim_bench.pretrain.masks import enlarge
 from cim_bench.pretrain.simmim import SimMIM, SimMIMModel
-from cim_bench.recipe import Arch
+from cim_bench.spec import Arch
 from tests.golden.weights import drawn
 
 CHECKOUT, COMMIT, TOLERANCE = "CIM_BENCH_PUBLIC_SIMMIM", "d3e29bc", 1e-4

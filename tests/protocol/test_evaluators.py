@@ -11,14 +11,18 @@ import pytest
 import torch
 
 from cim_bench import registry
-from cim_bench.backbone import Backbone, load_backbone
-from cim_bench.checkpoint import load_checkpoint
-from cim_bench.context import Context
-from cim_bench.evals.finetune import Finetune, make_classifier
+from cim_bench.benchmark import RandomInit
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.evaluator import Evaluator
+from cim_bench.evals.classifier import make_classifier
+from cim_bench.evals.finetune import Finetune
 from cim_bench.evals.linear_probe import LinearProbe
-from cim_bench.recipe import Arch, Data, Evaluator, Machine, RandomInit, Training
-from cim_bench.record import METRICS, Measurement
-from cim_bench.subjects import random_checkpoint
+from cim_bench.jobs.passes import measure
+from cim_bench.jobs.subjects import random_checkpoint
+from cim_bench.models.backbone import Backbone, load_backbone
+from cim_bench.models.checkpoint import load_checkpoint
+from cim_bench.records.measurement import METRICS, Measurement
+from cim_bench.spec import Arch, Data, Machine, Training
 
 SHORT = Training(epochs=2, effective_batch=16, base_lr=1e-2)
 LARS = Training(epochs=2, effective_batch=16, base_lr=0.5, optimizer="lars", weight_decay=0.0)
@@ -77,7 +81,7 @@ def test_contract(name: str, job: Job) -> None:
     model, context = model_for(name, job), job[1]
     before = {key: value.clone() for key, value in model.state_dict().items()}
     wanted = {key: value.requires_grad for key, value in model.named_parameters()}
-    measurements = list(evaluator(name, **settings_of(name, context)).run(model, context))
+    measurements = measure(evaluator(name, **settings_of(name, context)), model, context)
     assert measurements
     assert all(
         isinstance(m, Measurement) and m.metric in METRICS and m.n == len(context.val_images()) for m in measurements
@@ -101,7 +105,7 @@ def test_same_seed_same_numbers(name: str, job: Job, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         again = dataclasses.replace(context, folder=tmp_path / folder)
-        list(evaluator(name, **settings_of(name, context)).run(model, again))
+        measure(evaluator(name, **settings_of(name, context)), model, again)
         files = sorted((tmp_path / folder / "outcomes").iterdir())
         runs.append({file.name: pq.read_table(file).to_pandas() for file in files})
     assert runs[0].keys() == runs[1].keys()
@@ -116,7 +120,7 @@ def test_fine_tuning_saves_the_child_that_it_measured(job: Job) -> None:
     assert child.meta.classes == context.train_images().classes
     again = load_backbone(child, what="child")
     from cim_bench.data.transforms import EvalTransform
-    from cim_bench.inference import run_models
+    from cim_bench.engine.inference import run_models
 
     outputs, labels = run_models({"c": again}, context.val_images(), EvalTransform(32, 0.95), machine=context.machine)
     assert (outputs["c"].argmax(1) == labels).float().mean().item() == pytest.approx(measured.value)

@@ -15,18 +15,22 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cim_bench.backbone import Backbone
-from cim_bench.checkpoint import save_checkpoint
-from cim_bench.context import Context
+from cim_bench.benchmark import Benchmark, RandomInit
+from cim_bench.common.seeds import sample_seed
+from cim_bench.contracts.context import Context
 from cim_bench.data.transforms import EvalTransform
-from cim_bench.evals import robustbench as ours
-from cim_bench.evals.corrupt import CORRUPTIONS, corrupt_as_released
-from cim_bench.evals.robustbench import RobustBench, doubts, leaderboard_places, load_robustbench
-from cim_bench.inference import run_models
-from cim_bench.recipe import Arch, Benchmark, Data, FromCheckpoint, Machine, RandomInit
-from cim_bench.record import METRICS, Measurement, read_records, sample_seed
-from cim_bench.runner import Runner
-from cim_bench.subjects import random_checkpoint
+from cim_bench.engine.inference import run_models
+from cim_bench.evals.corruptions.generate import CORRUPTIONS, corrupt_as_released
+from cim_bench.evals.robustbench import protocol as ours
+from cim_bench.evals.robustbench.library import load_robustbench
+from cim_bench.evals.robustbench.protocol import RobustBench, doubts, leaderboard_places
+from cim_bench.jobs.runner import Runner
+from cim_bench.jobs.subjects import random_checkpoint
+from cim_bench.models.backbone import Backbone
+from cim_bench.models.checkpoint import save_checkpoint
+from cim_bench.records.measurement import METRICS, Measurement
+from cim_bench.records.store import read_records
+from cim_bench.spec import Arch, Data, FromCheckpoint, Machine
 
 EPS = 4 / 255
 QUICK: dict[str, Any] = {"attacks_to_run": ("apgd-ce",), "corruptions": "off", "crop_pct": 1.0}

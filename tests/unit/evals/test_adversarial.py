@@ -12,16 +12,18 @@ import torchattacks
 from torch import Tensor
 from torch.nn import functional as F
 
-from cim_bench.backbone import Backbone, load_backbone
-from cim_bench.context import Context
+from cim_bench.benchmark import RandomInit
+from cim_bench.contracts.context import Context
 from cim_bench.data.transforms import EvalTransform
+from cim_bench.engine.inference import fp32_eval, run_models
 from cim_bench.evals.adversarial import Adversarial, SampleNoise, check_attacked
-from cim_bench.evals.finetune import make_classifier
-from cim_bench.inference import fp32_eval, run_models
-from cim_bench.outcomes import read_outcomes
-from cim_bench.recipe import Arch, Data, Machine, RandomInit
-from cim_bench.subjects import random_checkpoint
-from cim_bench.units import as_255
+from cim_bench.evals.classifier import make_classifier
+from cim_bench.jobs.passes import measure
+from cim_bench.jobs.subjects import random_checkpoint
+from cim_bench.models.backbone import Backbone, load_backbone
+from cim_bench.records.facets import as_255
+from cim_bench.records.outcomes import read_outcomes
+from cim_bench.spec import Arch, Data, Machine
 
 EPS = 4 / 255
 
@@ -52,7 +54,7 @@ def job(trained: Any, tmp_path: Path) -> tuple[Backbone, Context, Tensor, Tensor
 
 
 def values(evaluator: Adversarial, model: Backbone, context: Context) -> dict[str, float]:
-    return {m.variant: m.value for m in evaluator.run(model, context)}
+    return {m.variant: m.value for m in measure(evaluator, model, context)}
 
 
 def test_attacks_hurt_and_clean_is_clean(job: Any) -> None:
@@ -187,7 +189,7 @@ def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_broken_attack_gives_no_number(broken: None, message: str, job: Any) -> None:
     model, context, *_ = job
     with pytest.raises(ArithmeticError, match=message):
-        list(Adversarial(attacks=("fgsm",), eps=(EPS,), crop_pct=1.0).run(model, context))
+        measure(Adversarial(attacks=("fgsm",), eps=(EPS,), crop_pct=1.0), model, context)
     assert not list((context.folder / "outcomes").glob("*.parquet")) if (context.folder / "outcomes").exists() else True
 
 

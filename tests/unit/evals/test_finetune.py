@@ -12,18 +12,22 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cim_bench.backbone import Backbone, load_backbone
-from cim_bench.checkpoint import Checkpoint, load_checkpoint
-from cim_bench.context import Context
-from cim_bench.data.transforms import EvalTransform, FinetuneTransform, seed_all
-from cim_bench.evals.finetune import Finetune, FinetuneModel, make_classifier, mix
+from cim_bench.benchmark import RandomInit
+from cim_bench.common.seeds import seed_all
+from cim_bench.contracts.context import Context
+from cim_bench.data.transforms import EvalTransform, FinetuneTransform
+from cim_bench.engine.inference import run_models
+from cim_bench.evals.classifier import make_classifier
+from cim_bench.evals.finetune import Finetune, FinetuneModel, mix
 from cim_bench.evals.knn import KNN
 from cim_bench.evals.linear_probe import LinearProbe
-from cim_bench.inference import run_models
-from cim_bench.overrides import load_recipe
-from cim_bench.recipe import Arch, Data, Machine, RandomInit, Training
-from cim_bench.reports.papers.matrix_rows import RSB
-from cim_bench.subjects import protocol_info, random_checkpoint
+from cim_bench.jobs.identity import protocol_info
+from cim_bench.jobs.subjects import random_checkpoint
+from cim_bench.models.backbone import Backbone, load_backbone
+from cim_bench.models.checkpoint import Checkpoint, load_checkpoint
+from cim_bench.registry import load_recipe
+from cim_bench.reports.papers.cim_cvpr2023.matrix_rows import RSB
+from cim_bench.spec import Arch, Data, Machine, Training
 
 SMALL = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 BEIT = {**SMALL, "global_pool": "token", "use_rel_pos_bias": 0, "use_shared_rel_pos_bias": 1}

@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from cim_bench.backbone import Backbone
-from cim_bench.context import Context
-from cim_bench.data.wnids import imagenet_a_wnids, imagenet_r_wnids, imagenet_wnids
+from cim_bench.benchmark import RandomInit
+from cim_bench.contracts.context import Context
+from cim_bench.data.classes import imagenet_a_wnids, imagenet_r_wnids, imagenet_wnids
 from cim_bench.evals.classes import class_indices, count_notes
 from cim_bench.evals.shifts import Shift, real_labels
-from cim_bench.recipe import Arch, Data, Machine, RandomInit
+from cim_bench.jobs.passes import measure
+from cim_bench.jobs.subjects import random_checkpoint
+from cim_bench.models.backbone import Backbone
 from cim_bench.recipes.shifts import imagenet_a, imagenet_r, imagenet_real, imagenet_sketch, imagenet_v2
-from cim_bench.subjects import random_checkpoint
+from cim_bench.spec import Arch, Data, Machine
 
 
 class Constant(Backbone):
@@ -60,7 +62,7 @@ def folders(root: Path, photo: Path, names: tuple[str, ...], count: int = 1) -> 
 
 def score(evaluator: Shift, model: Backbone, ctx: Context) -> dict[str, tuple[float, int]]:
     evaluator.check(model, ctx)
-    return {m.variant: (m.value, m.n) for m in evaluator.run(model, ctx)}
+    return {m.variant: (m.value, m.n) for m in measure(evaluator, model, ctx)}
 
 
 @pytest.mark.parametrize("wnids", [imagenet_a_wnids(), imagenet_r_wnids()])
@@ -104,7 +106,7 @@ def test_v2_folders_are_numbers_not_strings(tiny_arch: Arch, photo: Path, ctx: C
     found = {}
     for favoured in (2, 10, 11):
         own = replace(ctx, folder=tmp_path / f"job{favoured}")
-        list(Shift(data=data, labels="index", crop_pct=1.0).run(favourite(tiny_arch, favoured), own))
+        measure(Shift(data=data, labels="index", crop_pct=1.0), favourite(tiny_arch, favoured), own)
         import pyarrow.parquet as pq
 
         table = pq.read_table(own.folder / "outcomes" / "images-000.parquet").to_pandas()

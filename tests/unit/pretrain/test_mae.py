@@ -6,21 +6,24 @@ Equality with the public code is held by tests/parity/test_mae_parity.py.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from cim_bench.backbone import create_net, load_backbone, load_exact
-from cim_bench.checkpoint import load_checkpoint
+from cim_bench.benchmark import Pretraining
 from cim_bench.data.images import ImageSet
-from cim_bench.pretext import Batch
-from cim_bench.pretrain.loop import pretrain, pretraining_key
+from cim_bench.engine.samples import Augmented
+from cim_bench.jobs.identity import pretraining_key
+from cim_bench.jobs.pretraining import pretrain
+from cim_bench.models.backbone import create_net, load_backbone
+from cim_bench.models.checkpoint import load_checkpoint
+from cim_bench.models.key_contract import load_exact
 from cim_bench.pretrain.mae import MAE, MAEModel, from_patches, patch_statistics, to_patches
 from cim_bench.pretrain.masks import GREY, enlarge
-from cim_bench.recipe import Arch, Data, Machine, Pretraining, Training
-from cim_bench.training import Augmented
+from cim_bench.spec import Arch, Data, Machine, Training
 
 PRETEXT = MAE(decoder_dim=32, decoder_depth=2, decoder_heads=4)
 
@@ -37,7 +40,7 @@ def batch(tiny_arch: Arch, small_photos: Data) -> dict[str, torch.Tensor]:
     return torch.utils.data.default_collate([samples[0, i] for i in range(4)])
 
 
-def pixel_mask(batch: Batch) -> torch.Tensor:
+def pixel_mask(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """(B, 1, 32, 32), true where hidden."""
     return enlarge(batch["mask"].unflatten(1, (4, 4)), 8)[:, None]
 

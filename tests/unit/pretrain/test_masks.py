@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from cim_bench.data.transforms import seed_all
+from cim_bench.common.seeds import seed_all
 from cim_bench.pretrain.masks import MaskedInputs, enlarge, mae_hidden, random_mask, simmim_hidden, split_mask
 
 SIZES = st.integers(2, 200).flatmap(lambda cells: st.tuples(st.just(cells), st.integers(1, cells - 1)))

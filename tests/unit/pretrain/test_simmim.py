@@ -13,14 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-from cim_bench.backbone import create_net, load_backbone, load_exact
-from cim_bench.checkpoint import load_checkpoint
+from cim_bench.benchmark import Pretraining
 from cim_bench.data.images import ImageSet
-from cim_bench.pretrain.loop import pretrain, pretraining_key
+from cim_bench.engine.samples import Augmented
+from cim_bench.jobs.identity import pretraining_key
+from cim_bench.jobs.pretraining import pretrain
+from cim_bench.models.backbone import create_net, load_backbone
+from cim_bench.models.checkpoint import load_checkpoint
+from cim_bench.models.key_contract import load_exact
 from cim_bench.pretrain.masks import GREY, enlarge
 from cim_bench.pretrain.simmim import MaskedBEiT, MaskedResNet, MaskedViT, SimMIM, SimMIMModel
-from cim_bench.recipe import Arch, Data, Machine, Pretraining, Training
-from cim_bench.training import Augmented
+from cim_bench.spec import Arch, Data, Machine, Training
 
 PRETEXT = SimMIM(mask_patch=16)
 SMALL = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}

@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cim_bench.checkpoint import META, Meta, save_checkpoint
-from cim_bench.pretext import Panel
-from cim_bench.pretrain.cim import CIM
+from cim_bench.benchmark import Pretraining
+from cim_bench.contracts.pretext import Panel, Pretext
+from cim_bench.models.checkpoint import META, Meta, save_checkpoint
+from cim_bench.pretrain.cim.method import CIM
 from cim_bench.pretrain.mae import MAE
 from cim_bench.pretrain.simmim import SimMIM
 from cim_bench.pretrain.visualize import _draw, load_pretext, visualize
-from cim_bench.recipe import Arch, Data, Pretext, Pretraining, Training, settings
+from cim_bench.spec import Arch, Data, Training, settings
 
 PRETEXTS = {
     "cim": CIM(context_size=32, exemplar_size=16, num_exemplars=3, decoder_dim=48, decoder_heads=4),

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cim_bench.record import Measurement, ProtocolInfo, Provenance, Record, SubjectInfo, write_records
+from cim_bench.records.measurement import Measurement
+from cim_bench.records.record import ProtocolInfo, Provenance, Record, SubjectInfo
+from cim_bench.records.store import write_records
 
 PARTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "subject": (SubjectInfo, {"name": "cim", "method": "cim", "arch": "vit_tiny", "epochs": 20.0}),

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cim_bench import cli
-from cim_bench.record import Record, write_records
+from cim_bench.cli import main as cli
+from cim_bench.records.record import Record
+from cim_bench.records.store import write_records
 from cim_bench.reports.compare import compare
-from cim_bench.reports.corruption import VARIANTS, image_mce
-from cim_bench.reports.paired import paired_bootstrap
+from cim_bench.reports.stats.mce import VARIANTS, image_mce
+from cim_bench.reports.stats.paired import paired_bootstrap
 
 Write = Callable[..., list[Record]]
 

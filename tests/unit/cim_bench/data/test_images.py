@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from cim_bench.data.images import ImageError, ImageSet, find_split
-from cim_bench.recipe import Data
+from cim_bench.data.images import ImageError, ImageSet
+from cim_bench.data.readers import find_split
+from cim_bench.spec import Data
 
 CLASSES = ("astronaut", "chelsea", "coffee", "rocket")
 

@@ -13,8 +13,9 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from cim_bench.data.transforms import EvalTransform, FinetuneTransform, SingleRandomResizedCrop, seed_all, to_uint8
-from cim_bench.recipe import Data
+from cim_bench.common.seeds import seed_all
+from cim_bench.data.transforms import EvalTransform, FinetuneTransform, SingleRandomResizedCrop, to_uint8
+from cim_bench.spec import Data
 
 MAE_FINETUNE = "rand-m9-mstd0.5-inc1"
 

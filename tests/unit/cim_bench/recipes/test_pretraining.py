@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cim_bench import registry
-from cim_bench.overrides import load_recipe
-from cim_bench.recipe import Pretraining
+from cim_bench.benchmark import Pretraining
+from cim_bench.registry import load_recipe
 
 Values = tuple[str, float, int, int, float, tuple[float, float], float | None, tuple[float, ...]]
 

@@ -1,0 +1,57 @@
+"""A benchmark: subjects, evaluators and the data they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cim_bench.contracts.evaluator import Evaluator
+from cim_bench.contracts.pretext import Pretext
+from cim_bench.spec import Arch, Data, FromCheckpoint, Machine, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """Everything that makes a checkpoint."""
+
+    pretext: Pretext
+    arch: Arch
+    data: Data
+    training: Training
+    export: Literal["online", "ema"] = "online"
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomInit:
+    """A subject without pre-training: timm's initialisation, or the one that `pretext` starts from."""
+
+    arch: Arch
+    pretext: Pretext | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Subjects × evaluators × data.
+
+    Attributes:
+        name: Name of the default output folder.
+        subjects: Rows.
+        evaluators: Protocols, by the name their jobs carry.
+        only: For an evaluator that is not meant for all subjects, their names, or patterns such as ``*ViT-B``.
+        data: The image set that evaluators read unless they name their own.
+        seed: Seed of every evaluation.
+        executor: Registry name of what runs the jobs.
+        report: Registry name of the tables to print at the end.
+    """
+
+    name: str
+    subjects: dict[str, Pretraining | FromCheckpoint | RandomInit]
+    evaluators: dict[str, Evaluator]
+    data: Data
+    only: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
+    executor: str = "local"
+    report: str = "cim_cvpr2023"

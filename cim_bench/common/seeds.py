@@ -1,0 +1,24 @@
+"""Seeds as functions of what is drawn, so that no generator's state has to be saved."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cim_bench.common.hashing import stable_hash
+
+
+def seed_all(*parts: int | str) -> None:
+    """Seed Python, NumPy and torch from a tuple, e.g. (seed, epoch, index): randomness without state to save."""
+    seed = int(stable_hash(parts)[:8], 16)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  timm's RandAugment and Mixup draw from the global generator
+    torch.manual_seed(seed)
+
+
+def sample_seed(seed: int, image: str) -> int:
+    """A seed of 60 bits for one image, from a number and its id without suffix: a copy as JPEG has the same."""
+    return int(stable_hash([seed, str(Path(image).with_suffix(""))])[:15], 16)

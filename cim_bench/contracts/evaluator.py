@@ -1,0 +1,75 @@
+"""What a protocol is: a frozen dataclass of its knobs that turns a model into measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.parts import Part
+from cim_bench.engine.inference import ImageBatch, Transform
+from cim_bench.models.backbone import Backbone
+from cim_bench.records.measurement import Measurement
+from cim_bench.spec import Data, PlugIn
+
+
+class Evaluator(PlugIn):
+    """Contract of a protocol; subclasses are frozen keyword-only dataclasses whose fields are its knobs.
+
+    Attributes:
+        version: Bumped whenever numbers can move.
+        needs: What `run` is given; a ``classifier`` is the checkpoint that fine-tuning saved.
+    """
+
+    version: ClassVar[int]
+    needs: ClassVar[Literal["backbone", "classifier"]]
+
+    def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
+        """Measure `model`; raw values with exact counts."""
+        raise NotImplementedError
+
+    def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
+        """Sets and splits that the numbers rest on, given the benchmark's data; they enter the job's key."""
+        return ((data, data.train_split), (data, data.val_split))
+
+
+class SetEvaluator(Evaluator):
+    """Contract of a protocol that only looks at a model's answers on image sets.
+
+    The runner makes one pass over each part for all subjects, decodes each image once, and keeps every
+    finished part, so that a killed run goes on from there (`cim_bench.jobs.passes`).
+    """
+
+    def parts(self, ctx: Context) -> Sequence[Part]:
+        """The passes, in order; those of the stratified subset first, where there is one."""
+        raise NotImplementedError
+
+    def check(self, model: Backbone, ctx: Context) -> None:
+        """Refuse a model that the sets do not fit, before anything is decoded.
+
+        Raises:
+            ValueError: Saying what does not fit.
+        """
+
+    def transform(self, model: Backbone) -> Transform:
+        """From a decoded image to what `model` takes; equal transforms are applied once for all models."""
+        raise NotImplementedError
+
+    def answers(
+        self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: ImageBatch
+    ) -> Iterator[tuple[str, str, Tensor]]:
+        """Model name, variant and predicted labels (B,) for one batch.
+
+        Args:
+            part: What is being passed over.
+            models: Those that share a transform, by name.
+            pixels: (B, 3, H, W) uint8, after that transform.
+            batch: Labels and places of the images.
+        """
+        raise NotImplementedError
+
+    def measure(self, tally: Mapping[str, tuple[int, int]], ctx: Context) -> Iterator[Measurement]:
+        """Measurements from correct answers and number of images, by variant."""
+        raise NotImplementedError

@@ -1,0 +1,153 @@
+"""A small set of real photographs, cut from those that scikit-image and scikit-learn ship in their wheels.
+
+Each photograph or scan is a class and each image a 64x64 crop of it, training and validation crops from the
+two sides of a line across it: real pixels without a download. It is NOT ImageNet, nor a sample of it, and a
+score on it compares with no published one: a class is one picture.
+
+Sources: ``skimage.data`` (most public domain, CC0 or without known restrictions, as its docstrings say:
+NASA's astronaut and Hubble field, SpaceX's rocket, the Brooklyn Museum's coins, L. Varshney's camera, S. van
+der Walt's chelsea, R. Michetti's coffee, ...; the motorcycle is of D. Scharstein et al.'s Middlebury 2014
+stereo set) and ``sklearn.datasets`` (china by danielbuechele, flower by vultilion, on Flickr under CC BY
+2.0). The crops, scaled and in RGB, are made on the user's machine: cim-bench redistributes none.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import Image
+
+# Left out: drawings, test charts, and cell and clock_motion, blank but for one spot in the training part.
+_SKIMAGE = (
+    "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png "
+    "hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png retina.jpg rocket.jpg text.png"
+)
+_FOLDERS = {"skimage": ("data", _SKIMAGE), "sklearn": ("datasets/images", "china.jpg flower.jpg")}
+CLASSES = tuple(sorted(Path(file).stem for _, files in _FOLDERS.values() for file in files.split()))
+VERSION = 1  # of the recipe: raise it whenever other crops would come out
+SIZE = 64  # of a crop, pixels
+SIDES = (64, 128)  # least and greatest side of the square cut from the photograph, pixels
+COUNTS = {"train": 100, "val": 25}  # crops per class
+TRAIN_SHARE = (2, 3)  # of the photograph's longer axis, from the left or the top; the rest is for validation
+TOP_DOWN = ("astronaut", "camera", "flower", "moon")  # split along the height: little in their right third
+DRAWS = 3  # places drawn for a crop, of which the one of greatest contrast is taken: fewer blank skies
+
+
+def cache_folder() -> Path:
+    """$CIM_BENCH_CACHE, else $XDG_CACHE_HOME/cim-bench, else ~/.cache/cim-bench; not made by this call."""
+    if own := os.environ.get("CIM_BENCH_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cim-bench"
+
+
+def photos(root: Path | None = None) -> Path:
+    """The ImageFolder of photographs, made at the first call and found again by later ones.
+
+    Args:
+        root: The folder to keep it in, ``cache_folder()`` unless given.
+
+    Returns:
+        ``<root>/photos-<hash of the sources and the recipe>``, which holds ``train/<class>/NNN.png``,
+        ``val/<class>/NNN.png`` and ``manifest.json``: hash, class, split and source rectangle of every file.
+
+    Raises:
+        ValueError: scikit-image or scikit-learn, or one of their photographs, is not installed.
+        OSError: The folder cannot be written.
+    """
+    sources = _sources()
+    recipe = {
+        "constants": [VERSION, SIZE, SIDES, COUNTS, TRAIN_SHARE, TOP_DOWN, DRAWS],
+        "sources": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()},
+    }
+    folder = (cache_folder() if root is None else Path(root)) / f"photos-{_digest(recipe)[:12]}"
+    if not intact(folder, recipe):
+        _build(folder, recipe, {name: Image.open(path).convert("RGB") for name, path in sources.items()})
+    return folder
+
+
+def _sources() -> dict[str, Path]:
+    """The file of each class; finds the packages without importing them, which takes seconds."""
+    found = {}
+    for package, (subfolder, files) in _FOLDERS.items():
+        spec = importlib.util.find_spec(package)
+        home = Path(spec.origin if spec and spec.origin else "/missing").parent
+        for path in (home / subfolder / file for file in files.split()):
+            if not path.is_file():
+                raise ValueError(f"photos() needs {package}'s {path.name}: pip install 'cim-bench[photos]'")
+            found[path.stem] = path
+    return dict(sorted(found.items()))
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def intact(folder: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the folder's manifest is whole and of this recipe, and every file it lists is there."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        whole = manifest.pop("sha256") == _digest(manifest) and _digest(manifest["recipe"]) == _digest(recipe)
+        return whole and all(os.access(f"{folder}/{row['path']}", os.R_OK) for row in manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _build(folder: Path, recipe: dict[str, Any], images: dict[str, Image.Image]) -> None:
+    """Cuts the crops in a temporary sibling of `folder`, and puts it in its place by a rename."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".photos-", dir=folder.parent) as scratch:
+            new = Path(scratch, "new")
+            parts = (_cut(new, split, name, image) for split in COUNTS for name, image in images.items())
+            write_manifest(new, recipe, [*chain(*parts)])
+            if not intact(folder, recipe):  # else another process was faster
+                if folder.exists():
+                    folder.rename(Path(scratch, "damaged"))
+                new.rename(folder)
+    except OSError as error:
+        if not intact(folder, recipe):
+            reason = f"The photographs cannot be written to {folder.parent} ({error.strerror or error})"
+            raise OSError(f"{reason}: set CIM_BENCH_CACHE to a folder that can be written.") from error
+
+
+def write_manifest(folder: Path, recipe: dict[str, Any], files: list[dict[str, Any]]) -> None:
+    """Write ``manifest.json``: the recipe, Pillow's version, and path and hash of every file."""
+    manifest = {"recipe": recipe, "pillow": PIL.__version__, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1))
+
+
+def _cut(root: Path, split: str, name: str, image: Image.Image) -> list[dict[str, Any]]:
+    """Writes the crops of one class and split below `root`, and returns their rows of the manifest."""
+    region = [0, 0, *image.size]
+    axis = 1 if name in TOP_DOWN or image.height > image.width else 0
+    region[axis + 2 if split == "train" else axis] = image.size[axis] * TRAIN_SHARE[0] // TRAIN_SHARE[1]
+    generator = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{split}/{name}".encode()).digest()))
+    grey = np.asarray(image.convert("L"))
+    rows = []
+    (root / split / name).mkdir(parents=True)
+    for index in range(COUNTS[split]):
+        _, left, top, side = max(_draw(grey, region, generator) for _ in range(DRAWS))
+        # Cropped first: resize(box=...) would let its filter look over the border, into the other split.
+        crop = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        path = root / split / name / f"{index:03d}.png"
+        crop.save(path)
+        row = {"path": path.relative_to(root).as_posix(), "class": name, "split": split}
+        row["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append({**row, "left": left, "top": top, "side": side})
+    return rows
+
+
+def _draw(grey: Any, region: list[int], generator: np.random.Generator) -> tuple[float, int, int, int]:
+    """A random square within the region (left, top, right, bottom): its contrast, left, top and side."""
+    width, height = region[2] - region[0], region[3] - region[1]
+    side = int(generator.integers(SIDES[0], min(SIDES[1], width, height), endpoint=True))
+    left = region[0] + int(generator.integers(width - side, endpoint=True))
+    top = region[1] + int(generator.integers(height - side, endpoint=True))
+    return float(grey[top : top + side, left : left + side].std()), left, top, side

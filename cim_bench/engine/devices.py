@@ -1,0 +1,40 @@
+"""Processes, devices and threads of this job."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from cim_bench.spec import Machine
+
+
+def is_main() -> bool:
+    """True in the one process that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def device_name(device: str) -> str:
+    """The accelerator's name, or the processor's with the number of threads of this process."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def make_accelerator(machine: Machine, precision: str = "fp32") -> Accelerator:
+    """Accelerate's engine for this process; its settings may differ from one job to the next.
+
+    Raises:
+        ValueError: If this machine cannot do the precision.
+    """
+    AcceleratorState._reset_state(reset_partial_state=machine.device == "cpu")
+    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
+    return Accelerator(mixed_precision=mixed, cpu=machine.device == "cpu")
+
+
+def one_thread(_: int) -> None:
+    """What a loader worker does first: its process is one of many."""
+    torch.set_num_threads(1)

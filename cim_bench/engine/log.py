@@ -1,0 +1,38 @@
+"""The log of a training: ``metrics.jsonl`` and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+LOG = "metrics.jsonl"
+
+
+class TrainingLog:
+    """``metrics.jsonl`` and TensorBoard, cut back to the resume point."""
+
+    def __init__(self, folder: Path, start: int, main: bool) -> None:
+        self.main, self.path = main, folder / LOG
+        if main:
+            lines = self.path.read_text().splitlines() if self.path.exists() else []
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < start]
+            self.path.write_text("".join(line + "\n" for line in kept))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.main:
+            self.board.close()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line, and one point per value."""
+        if not self.main:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for key, value in values.items():
+            self.board.add_scalar(key, value, step)

@@ -1,0 +1,99 @@
+"""One pass over each image set for all models of a benchmark; every finished part is kept at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from torch import Tensor
+
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.evaluator import Evaluator, SetEvaluator
+from cim_bench.contracts.parts import Part
+from cim_bench.engine.devices import make_accelerator
+from cim_bench.engine.inference import ImageBatch, Transform, run_pass
+from cim_bench.models.backbone import Backbone
+from cim_bench.records.measurement import Measurement
+from cim_bench.records.outcomes import outcomes_file, read_outcomes, tally
+
+
+def passes(
+    evaluator: SetEvaluator, models: Mapping[str, Backbone], contexts: Mapping[str, Context]
+) -> Iterator[list[Part]]:
+    """Make the outcomes of all parts for all models, skipping what is on disk.
+
+    Args:
+        evaluator: The protocol.
+        models: On their device, by name.
+        contexts: Of the same names.
+
+    Yields:
+        The finished parts: once when those of the subset are complete and others follow, and once at the end.
+
+    Raises:
+        ValueError: If outcomes of an earlier run are damaged, or an image cannot be read.
+    """
+    parts = evaluator.parts(next(iter(contexts.values())))
+    for number, part in enumerate(parts):
+        if number and parts[number - 1].subset and not part.subset:
+            yield list(parts[:number])
+        missing = {name: model for name, model in models.items() if not _is_kept(part, contexts[name])}
+        if missing:
+            _one_pass(evaluator, part, missing, contexts)
+    yield list(parts)
+
+
+def measurements(evaluator: SetEvaluator, ctx: Context, parts: Sequence[Part] | None = None) -> list[Measurement]:
+    """What the outcomes on disk amount to.
+
+    Args:
+        evaluator: The protocol.
+        ctx: The job's.
+        parts: Those to count; all of the evaluator's by default.
+    """
+    counted = evaluator.parts(ctx) if parts is None else parts
+    ctx.warnings.clear()  # what the subset gave rise to is said anew of the whole
+    return list(evaluator.measure(tally(outcomes_file(ctx.folder, part.name) for part in counted), ctx))
+
+
+def measure(evaluator: Evaluator, model: Backbone, ctx: Context) -> list[Measurement]:
+    """What one evaluator measures of one model."""
+    if not isinstance(evaluator, SetEvaluator):
+        return list(evaluator.run(model, ctx))
+    for _stage in passes(evaluator, {"": model}, {"": ctx}):
+        pass
+    return measurements(evaluator, ctx)
+
+
+def _is_kept(part: Part, ctx: Context) -> bool:
+    file = outcomes_file(ctx.folder, part.name)
+    if not file.exists():
+        return False
+    ids = [part.images.image_id(i) for i in range(len(part.images))]
+    if read_outcomes(file)["id"].to_pylist() != ids:  # parts cut otherwise would count images twice, or never
+        raise ValueError(f"{file} holds other images than this part's {len(ids)}; delete it and run again")
+    return True
+
+
+def _one_pass(
+    evaluator: SetEvaluator, part: Part, models: Mapping[str, Backbone], contexts: Mapping[str, Context]
+) -> None:
+    """Decode the part once, ask every model, and keep the answers."""
+    groups: dict[Transform, dict[str, Backbone]] = defaultdict(dict)
+    for name, model in models.items():
+        groups[evaluator.transform(model)][name] = model
+    machine = next(iter(contexts.values())).machine
+    outputs, labels = run_pass(partial(_answers, evaluator, part, groups), part.images, list(groups), machine=machine)
+    for name in models:
+        answers = {variant: values for (model, variant), values in outputs.items() if model == name}
+        contexts[name].save_outcomes(part.images, labels, answers, part.name)
+    make_accelerator(machine).wait_for_everyone()  # before another process looks for the file
+
+
+def _answers(
+    evaluator: SetEvaluator, part: Part, groups: Mapping[Transform, Mapping[str, Backbone]], batch: ImageBatch
+) -> Iterator[tuple[tuple[str, str], Tensor]]:
+    for transform, models in groups.items():
+        for name, variant, values in evaluator.answers(part, models, batch.images[transform], batch):
+            yield (name, variant), values

@@ -1,0 +1,132 @@
+"""Backbones: timm encoders that take images in [0, 1], with the input normalisation inside."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from cim_bench.models.checkpoint import Checkpoint
+from cim_bench.models.key_contract import load_exact
+from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
+
+SIZED = ("vit", "deit", "beit")  # families whose positions belong to an input size
+Feature = Literal["cls", "mean_patch", "pool"]
+
+
+class Backbone(nn.Module):
+    """A timm model behind its normalisation.
+
+    Args:
+        arch: Architecture.
+        mean: Per channel of an image in [0, 1].
+        std: Likewise.
+        num_classes: 0 for an encoder without head.
+        model_args: Further arguments of ``timm.create_model`` that a protocol sets, e.g. ``drop_path_rate``.
+
+    Raises:
+        ValueError: If timm does not know the architecture or refuses an option.
+    """
+
+    mean: Tensor
+    std: Tensor
+    classes: tuple[str, ...] = ()  # folder names in label order, of a classifier that was loaded
+
+    def __init__(
+        self,
+        arch: Arch,
+        *,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        num_classes: int = 0,
+        model_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.arch, self.num_classes = arch, num_classes
+        self.net: Any = create_net(arch, num_classes=num_classes, **(model_args or {}))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] to the network's input space."""
+        return (images - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes), or timm's pooled feature where there is no head; images (N, 3, H, W) in [0, 1]."""
+        output: Tensor = self.net(self.normalize(images))
+        return output
+
+    def feature(self, images: Tensor, kind: Feature) -> Tensor:
+        """One vector an image, after the final norm.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            kind: ``cls`` token, ``mean_patch`` of the patch tokens, or ``pool`` of a CNN's last map.
+
+        Raises:
+            ValueError: If the architecture has no such feature.
+        """
+        output: Tensor = self.net.forward_features(self.normalize(images))
+        if kind == "pool" and output.ndim == 4:
+            pooled: Tensor = self.net.forward_head(output, pre_logits=True)
+            return pooled
+        prefix = int(getattr(self.net, "num_prefix_tokens", 0))
+        after = getattr(self.net, "fc_norm", None)  # of networks that pool before their final norm
+        after = None if isinstance(after, nn.Identity) else after
+        if kind == "cls" and output.ndim == 3 and getattr(self.net, "cls_token", None) is not None:
+            if after is not None:
+                raise ValueError(f"{self.arch.name} normalises pooled patches alone; take the feature mean_patch")
+            return output[:, 0]
+        if kind == "mean_patch" and output.ndim == 3:
+            pooled = output[:, prefix:].mean(dim=1)
+            return pooled if after is None else after(pooled)
+        raise ValueError(f"{self.arch.name} has no {kind!r} feature; its last output has shape {tuple(output.shape)}")
+
+
+def create_net(arch: Arch, **model_args: Any) -> Any:
+    """``timm.create_model`` with the architecture's own size and options.
+
+    Raises:
+        ValueError: If timm does not know the architecture or refuses an option.
+    """
+    if not timm.is_model(arch.name):
+        near = difflib.get_close_matches(arch.name, timm.list_models(), n=8)
+        raise ValueError(f"timm has no architecture {arch.name!r}; near ones are {', '.join(near) or 'none'}")
+    if arch.name.startswith(SIZED):
+        model_args.setdefault("img_size", arch.image_size)
+    try:
+        return timm.create_model(arch.name, pretrained=False, **{**arch.options, **model_args})
+    except (TypeError, AssertionError) as error:
+        raise ValueError(f"timm's {arch.name} does not take these options {dict(arch.options)}: {error}") from error
+
+
+def skeleton(arch: Arch, **model_args: Any) -> Any:
+    """As `create_net`, without memory for weights: parameters are on torch's ``meta`` device."""
+    from accelerate import init_empty_weights  # timm before 1.0.12 reads numbers off tensors: not all may be on meta
+
+    with init_empty_weights(include_buffers=False):
+        return create_net(arch, **model_args)
+
+
+def triple(values: Tensor) -> tuple[float, float, float]:
+    """Three numbers, such as a `Backbone`'s ``mean``."""
+    r, g, b = torch.flatten(values).tolist()
+    return r, g, b
+
+
+def load_backbone(checkpoint: Checkpoint, *, what: str) -> Backbone:
+    """The model of a checkpoint, head included if it is a classifier, in eval mode.
+
+    Raises:
+        ValueError: If the weights are not those of the architecture.
+    """
+    meta = checkpoint.meta
+    model_args = {} if meta.global_pool is None else {"global_pool": meta.global_pool}
+    model = Backbone(meta.arch, mean=meta.mean, std=meta.std, num_classes=len(meta.classes), model_args=model_args)
+    load_exact(model.net, checkpoint.state, what=what)
+    model.classes = meta.classes
+    return model.eval()

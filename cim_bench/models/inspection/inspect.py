@@ -1,0 +1,88 @@
+"""What ``cim-bench inspect`` prints: a checkpoint's identity, the account of its keys, and whether it was trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from cim_bench.models.backbone import Backbone, load_backbone
+from cim_bench.models.checkpoint import Meta
+from cim_bench.models.formats.key_map import LoadReport
+from cim_bench.models.formats.opening import open_checkpoint
+from cim_bench.models.inspection.randomness import Evidence, examine
+from cim_bench.spec import FromCheckpoint
+
+
+def inspect(source: FromCheckpoint) -> str:
+    """Everything worth knowing about a checkpoint before its numbers are believed.
+
+    Raises:
+        ValueError: If it cannot be opened; one sentence.
+    """
+    checkpoint, report = open_checkpoint(source)
+    model = load_backbone(checkpoint, what=source.path)
+    identity = _identity(checkpoint.meta, report, _heads(model, report))
+    return "\n".join([source.path, *identity, *_keys(report), *_looks(examine(model))])
+
+
+def _heads(model: Backbone, report: LoadReport) -> dict[str, str]:
+    """A transformer's number of attention heads, on which all features depend and no shape."""
+    attention = getattr(next(iter(getattr(model.net, "blocks", ())), None), "attn", None)
+    number = getattr(attention, "num_heads", None)
+    if number is None:
+        return {}
+    told = report.format in ("cim-bench", "timm hub")
+    return {"heads": str(number) if told else f"{number} (not told by shapes; --arch NAME,num_heads=N)"}
+
+
+def _identity(meta: Meta, report: LoadReport, heads: dict[str, str]) -> list[str]:
+    head = f"classifier of {len(meta.classes)} classes" if meta.kind == "classifier" else "backbone without head"
+    epochs = "not told by the file" if meta.epochs is None else f"{meta.epochs:g}"
+    rows = {
+        "format": report.format,
+        "method": meta.method,
+        "kind": head,
+        "architecture": str(meta.arch),
+        **heads,
+        "input": f"{meta.arch.image_size} pixels, mean {_numbers(meta.mean)}, std {_numbers(meta.std)}",
+        "epochs": f"{epochs} (pre-training)",
+        "content hash": meta.hash,
+    }
+    return [f"  {name:<13} {value}" for name, value in rows.items()]
+
+
+def _keys(report: LoadReport) -> list[str]:
+    lines = ["keys"]
+    for title, names, meaning in (
+        ("matched", report.matched, "taken as they are"),
+        ("resampled", report.resampled, "brought to another grid"),
+        ("missing", report.missing, "counters that no feature depends on, set to 0"),
+        ("unexpected", report.unexpected, "dropped, as the format declares"),
+    ):
+        lines.append(f"  {title:<13} {len(names):>5}" + (f"  {meaning}: {', '.join(grouped(names))}" if names else ""))
+    return lines + [f"  note          {note}" for note in report.notes]
+
+
+def _looks(evidence: Evidence) -> list[str]:
+    return [
+        "features",
+        f"  finite        {'yes' if evidence.finite else 'NO'}",
+        f"  norms         {len(evidence.untouched)} of {evidence.norms} are as initialised",
+        f"  matrices      median largest singular value {evidence.edge:.2f} times that of a random matrix",
+        f"  similarity    {evidence.alike:.2f} (linear CKA) to a freshly initialised network of this architecture",
+        f"  verdict       {evidence.verdict}",
+    ]
+
+
+def grouped(names: Iterable[str]) -> list[str]:
+    """Names with their indices and last parts folded: ``blocks.*.attn.qkv (24)``."""
+    groups: dict[str, int] = {}
+    for name in names:
+        folded = re.sub(r"^layer\d", "layer*", re.sub(r"\.\d+(?=\.|$)", ".*", name))
+        group = re.sub(r"\.(weight|bias|running_mean|running_var|num_batches_tracked)$", "", folded)
+        groups[group] = groups.get(group, 0) + 1
+    return [f"{name} ({number})" if number > 1 else name for name, number in groups.items()]
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return "/".join(f"{value:g}" for value in values)

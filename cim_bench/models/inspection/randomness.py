@@ -1,0 +1,149 @@
+"""Whether a network looks as if it was never trained, from its weights and its features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cim_bench.models.backbone import Backbone, triple
+
+IMAGES = 32
+UNTOUCHED, EDGE, ALIKE = 0.9, 1.1, 0.7  # see `Evidence.verdict`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What tells a trained network from a random one.
+
+    Attributes:
+        norms: Normalisation layers.
+        untouched: Names of those whose weight is still all 1 (or all 0) and whose bias is all 0.
+        edge: Median over the matrices of the largest singular value over that of an independent random matrix of
+            the same shape and spread; training makes it grow.
+        alike: Linear CKA of the features with those of a freshly initialised network, on the same images.
+        finite: Whether all features are finite numbers.
+        constant: Whether all images get the same feature.
+    """
+
+    norms: int
+    untouched: tuple[str, ...]
+    edge: float
+    alike: float
+    finite: bool
+    constant: bool
+
+    @property
+    def verdict(self) -> str:
+        """One sentence.
+
+        The limits lie between what random networks of timm show (all norms untouched, edges of 0.95 to 1.0, CKA of
+        0.74 to 0.99) and what trained ones do (timm's trained EfficientNet-Lite0: no norm untouched, CKA of 0.4 to
+        0.5); `tests/unit/cim_bench/formats/test_inspect.py` holds both sides.
+        """
+        if not self.finite:
+            return "features are NOT FINITE: the weights or their normalisation are broken"
+        if self.constant:
+            return "features are THE SAME for all images: the network has collapsed"
+        at_start = len(self.untouched) >= UNTOUCHED * self.norms
+        if at_start and (self.edge < EDGE or self.alike > ALIKE):
+            return "this looks like a RANDOM network: it was never trained, or its weights were never loaded"
+        if self.edge < EDGE and self.alike > ALIKE:
+            return (
+                "LITTLE trained: norms moved, but matrices and features still resemble a random network's, as after "
+                "some thousand steps; a published checkpoint should not"
+            )
+        if self.untouched:
+            return f"trained, EXCEPT these norms, which are as they were initialised: {', '.join(self.untouched[:6])}"
+        return "trained: neither weights nor features are those of a random network"
+
+    @property
+    def remark(self) -> str:
+        """The verdict as a footnote; empty for a trained network."""
+        return "" if self.verdict.startswith("trained: ") else f"weights from elsewhere: {self.verdict}"
+
+
+@torch.no_grad()
+def examine(model: Backbone) -> Evidence:
+    """Look at a model's weights, and at its features on smooth random images.
+
+    Args:
+        model: In eval mode, on the CPU.
+    """
+    state = model.net.state_dict()
+    norms = norm_layers(state)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = Backbone(model.arch, mean=triple(model.mean), std=triple(model.std)).eval()
+    own, other = features(model), features(fresh)
+    finite = bool(torch.isfinite(own).all())
+    spread = float((own - own.mean(dim=0)).norm() / own.norm().clamp_min(1e-30)) if finite else 0.0
+    return Evidence(
+        norms=len(norms),
+        untouched=tuple(name for name in norms if _is_untouched(state, name)),
+        edge=median_edge(state),
+        alike=cka(own, other) if finite else 0.0,
+        finite=finite,
+        constant=spread < 1e-5,
+    )
+
+
+def norm_layers(state: Mapping[str, Tensor]) -> list[str]:
+    """Layers with a vector as weight and another as bias."""
+    names = [key.removesuffix(".weight") for key, value in state.items() if key.endswith(".weight") and value.ndim == 1]
+    return [name for name in names if f"{name}.bias" in state]
+
+
+def _is_untouched(state: Mapping[str, Tensor], name: str) -> bool:
+    weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+    return bool((bias == 0).all()) and bool((weight == 1).all() or (weight == 0).all())  # 0: last norm of a branch
+
+
+def median_edge(state: Mapping[str, Tensor], steps: int = 30) -> float:
+    """Median of largest singular value / (std (sqrt(rows) + sqrt(columns))), Marchenko and Pastur's edge.
+
+    Args:
+        state: Its matrices and convolutions of at least 16 x 16; class heads are left out.
+        steps: Of the power iteration.
+    """
+    ratios = []
+    generator = torch.Generator().manual_seed(0)
+    for name, value in state.items():
+        if value.ndim < 2 or not name.endswith(".weight") or name.startswith(("head.", "fc.", "classifier.")):
+            continue
+        matrix = value.reshape(value.shape[0], -1).float()
+        spread = float(matrix.std())
+        if min(matrix.shape) < 16 or spread == 0.0:
+            continue
+        vector = torch.randn(matrix.shape[1], generator=generator)
+        for _step in range(steps):
+            vector = F.normalize(matrix.T @ (matrix @ vector), dim=0)
+        ratios.append(float((matrix @ vector).norm()) / (spread * sum(math.sqrt(side) for side in matrix.shape)))
+    return sorted(ratios)[len(ratios) // 2] if ratios else math.nan
+
+
+def features(model: Backbone) -> Tensor:
+    """Mean over places of the last feature map of a ViT or CNN, else timm's pooled feature; (images, width)."""
+    coarse = torch.rand(IMAGES, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    size = model.arch.image_size
+    rows = []
+    for batch in torch.split(F.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1), 8):
+        output = model.net.forward_features(model.normalize(batch))
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[1] == model.net.num_features:
+            rows.append(output.flatten(2).mean(dim=2))
+        elif isinstance(output, Tensor) and output.ndim == 3:
+            rows.append(output.mean(dim=1))
+        else:  # channels last, several branches
+            rows.append(model.net.forward_head(output, pre_logits=True))
+    return torch.cat(rows)
+
+
+def cka(a: Tensor, b: Tensor) -> float:
+    """Linear centred kernel alignment (Kornblith et al., Similarity of Neural Network Representations, 2019)."""
+    a, b = (x.double() - x.double().mean(dim=0) for x in (a, b))
+    same = (a.T @ a).norm() * (b.T @ b).norm()
+    return float((a.T @ b).norm() ** 2 / same) if same > 0 else 0.0

@@ -1,0 +1,61 @@
+"""Records on disk: ``records.jsonl`` in the folder of the job that made them, written once and never edited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cim_bench.common.files import write_atomic
+from cim_bench.records.record import Record
+
+RECORDS_FILE = "records.jsonl"
+PARTIAL = "partial"  # folder of the records of a subset, below the job's own
+
+
+def is_finished(folder: Path) -> bool:
+    """True where a job left its records."""
+    file = folder / RECORDS_FILE
+    return file.exists() and all(r.measurement is not None for r in read_records(file))
+
+
+def write_records(folder: Path, records: Iterable[Record]) -> None:
+    """Write a finished job's records to ``folder/records.jsonl``, atomically."""
+    write_atomic(folder / RECORDS_FILE, "".join(record.to_json() + "\n" for record in records))
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Records of one file, or of every ``records.jsonl`` below a folder, in sorted order.
+
+    Raises:
+        FileNotFoundError: If `path` does not exist.
+        ValueError: Naming file and line, if a line is not a record.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no records at {path}; give a file or folder that `cim-bench run` has written")
+    for file in [path] if path.is_file() else sorted(path.rglob(RECORDS_FILE)):
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+            try:
+                yield Record.from_json(line.decode())
+            except ValueError as error:
+                raise ValueError(f"{file}, line {number}: {error}") from error
+
+
+def read_runs(path: Path) -> list[tuple[Record, Path]]:
+    """Records of one file, or of every job below a folder in sorted order, each with its job's folder.
+
+    An unfinished job keeps what it has in ``partial/records.jsonl``. Once ``records.jsonl`` is beside that folder,
+    the job is complete and the partial records are left out.
+
+    Raises:
+        FileNotFoundError: If `path` does not exist.
+        ValueError: Naming file and line, if a line is not a record.
+    """
+    found: list[tuple[Record, Path]] = []
+    for file in sorted(path.rglob(RECORDS_FILE)) if path.is_dir() else [path]:
+        folder = file.parent
+        if folder.name == PARTIAL:
+            folder = folder.parent
+            if (folder / RECORDS_FILE).exists():
+                continue
+        found.extend((record, folder) for record in read_records(file))
+    return found

@@ -1,0 +1,182 @@
+"""What a user writes down: architecture, data, training, machine, given checkpoints. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arch:
+    """A timm architecture: its name, input size and any further argument of ``timm.create_model``."""
+
+    name: str = "vit_base_patch16_224"
+    image_size: int = 224
+    options: Mapping[str, int | float | str | tuple[int, ...]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        shown = {k: "x".join(map(str, v)) if isinstance(v, tuple) else v for k, v in sorted(self.options.items())}
+        options = "".join(f",{key}={value}" for key, value in shown.items())
+        return f"{self.name}@{self.image_size}{options}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A labelled image set.
+
+    Attributes:
+        name: What tables call it.
+        root: A folder (ImageFolder, tar files), or ``wds/FOLDER``, ``hfds/NAME``, ``torch/NAME`` (see
+            `cim_bench.data.images`); ``photos`` is the demo's own set.
+        train_split: Split that training and k-NN banks read.
+        val_split: Split that is scored.
+        cache: Download folder of ``torch/`` and ``hfds/`` sets.
+        bad_files: A text file with one image id a line to leave out; it becomes part of the fingerprint.
+    """
+
+    name: str = "imagenet-1k"
+    root: str = "data/imagenet"
+    train_split: str = "train"
+    val_split: str = "val"
+    cache: str | None = None
+    bad_files: str | None = None
+
+
+OF_BENCHMARK = Data(name="", root="")  # of a pre-training: the set of the benchmark that it is a subject of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One optimisation schedule. Every value can move a number, so all of it belongs to the job's key.
+
+    Attributes:
+        epochs: Passes over the data.
+        warmup_epochs: Linear warm-up from 0, set per step.
+        warmup_prefix: Whether the half-cosine begins after the warm-up, at its top (MAE, CIM, BEiT), or spans all
+            epochs, of which warm-up replaces the first (timm's scheduler by default: SimMIM, DeiT, RSB).
+        effective_batch: Images per optimiser step over all devices; accumulation is derived from it.
+        base_lr: Learning rate per `lr_batch` images of `effective_batch`.
+        milestones: Epochs at which the rate falls tenfold, in place of the half-cosine (SimMIM pre-training).
+        lr_batch: 256 for MAE and CIM recipes, 512 for SimMIM's.
+        min_lr: Value at the end of the half-cosine.
+        optimizer: Any name of ``timm.optim``.
+        betas: Of Adam-like optimisers.
+        momentum: Of SGD-like optimisers.
+        weight_decay: Not applied to biases, norms, position and class tokens.
+        layer_decay: Factor of the learning rate per layer below the head; ``None`` for one rate.
+        clip_grad: Largest gradient norm, in every precision; ``None`` for no clipping.
+        precision: Of forward and backward; weights are always fp32.
+        repeats: Times that an epoch shows each of its images, under different augmentations; an epoch stays as
+            long, and shows fewer images (repeated augmentation, 3 in RSB A2; timm, ``RepeatAugSampler``).
+    """
+
+    epochs: int
+    effective_batch: int
+    base_lr: float
+    warmup_epochs: float = 0.0
+    warmup_prefix: bool = True
+    milestones: tuple[float, ...] = ()
+    lr_batch: int = 256
+    min_lr: float = 0.0
+    optimizer: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    layer_decay: float | None = None
+    clip_grad: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    repeats: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """How the work is fitted to this machine; nothing here belongs to a job's key.
+
+    All of it leaves numbers as they are, to rounding, but for `micro_batch` where a pass is a unit of the method:
+    statistics of BatchNorm, and what mixup, cutmix and drop path draw. Records name this limit.
+
+    Attributes:
+        device: ``auto`` takes the accelerator if there is one; ``cpu`` never does.
+        workers: Most loader processes per device; never more than there are cores.
+        micro_batch: Most images per device in one pass; halved on out-of-memory.
+        compile: Run training through ``torch.compile``.
+        save_every_s: Seconds between resume points.
+        log_every: Steps between two lines of the training log.
+        subset_only: Stop evaluations that know a stratified subset after it; the same command without this
+            completes them, and their rows upgrade.
+    """
+
+    device: Literal["auto", "cpu"] = "auto"
+    workers: int = 8
+    micro_batch: int = 256
+    compile: bool = False
+    save_every_s: float = 300.0
+    log_every: int = 10
+    subset_only: bool = False
+
+    @property
+    def loader_processes(self) -> int:
+        """`workers`, or the cores of this machine if these are fewer."""
+        return min(self.workers, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromCheckpoint:
+    """A subject whose checkpoint exists already.
+
+    Attributes:
+        path: A checkpoint folder of ours, a public file (``.pth``, ``.safetensors``), or ``timm:NAME``. Empty: nobody
+            gave one; its row shows the published figures and dashes.
+        kind: What it must be: a pre-trained ``backbone`` or a fine-tuned ``classifier``; empty for either.
+        method: What it must be, e.g. ``MAE``; a file of another method is refused. Names the method where the
+            file does not tell (timm and torchvision state dicts). Empty: whatever the file is.
+        arch: Architecture it must have, e.g. ``vit_small_patch16_224``; needed where shapes do not tell it.
+        image_size: Input size; positions are resampled to it. ``None``: the checkpoint's own.
+        epochs: Pre-training epochs, where the file does not tell.
+        pretrain_data: Image set of the pre-training, e.g. ``IN-22K``, which no file tells.
+        published: Where the weights can be had, for ``--plan``.
+        allow_pickle: Load a file that is more than tensors. **It can run any code**: only for files you trust.
+    """
+
+    path: str = ""
+    kind: Literal["", "backbone", "classifier"] = ""
+    method: str = ""
+    arch: str = ""
+    image_size: int | None = None
+    epochs: float | None = None
+    pretrain_data: str = ""
+    published: str = ""
+    allow_pickle: bool = False
+
+
+class PlugIn:
+    """Marks contracts of what plugs in: their settings carry the class's name, so that two never look alike."""
+
+
+def settings(value: object) -> Any:
+    """A dataclass as JSON-serialisable values, a plug-in with its class's name as ``type``."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {f.name: settings(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **named} if isinstance(value, PlugIn) else named
+    if isinstance(value, Mapping):
+        return {str(key): settings(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [settings(item) for item in value]
+    return value
+
+
+def difference(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings that differ from their defaults, by dotted name."""
+    changed: dict[str, Any] = {}
+    for name, value in values.items():
+        default = defaults.get(name)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            changed |= difference(value, default, f"{prefix}{name}.")
+        elif value != default:
+            changed[f"{prefix}{name}"] = value
+    return changed

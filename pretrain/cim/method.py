@@ -1,0 +1,307 @@
+"""Correlational Image Modeling (Li et al., CVPR 2023): crop exemplars, predict where they came from.
+
+The online encoder sees exemplars, its moving average sees the whole image (the context). One cross-attention
+block, with context tokens as queries and exemplar tokens as keys and values, decodes a correlation map for
+each exemplar. Numbers and names follow the public code, weivision/Correlational-Image-Modeling.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.layers import Mlp
+from torch import Tensor, nn
+from torchvision.transforms import RandomResizedCrop
+
+from cim_bench.contracts.pretext import Panel, Pretext, PretextModel
+from cim_bench.data.transforms import to_uint8
+from cim_bench.models.positions import sincos_positions
+from cim_bench.pretrain.cim.colours import photometric, sample_photometric
+from cim_bench.pretrain.cim.contrastive import ContrastiveHead
+from cim_bench.pretrain.cim.ema import cosine_momentum, ema_update
+from cim_bench.pretrain.cim.encoders import ResNetTokens, Tokens, ViTTokens
+from cim_bench.pretrain.cim.exemplars import correlation_maps, cut_exemplars, rotated_boxes, sample_regions
+from cim_bench.pretrain.cim.pictures import correlation_panels
+from cim_bench.pretrain.vit import init_weights
+from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
+
+
+@dataclass(frozen=True, kw_only=True)
+class CIM(Pretext):
+    """Correlational Image Modeling: crop exemplars and predict where they came from.
+
+    Attributes:
+        context_size: Pixels a side of the context, which the base view is resized to.
+        exemplar_size: Pixels a side of an exemplar.
+        num_exemplars: Per image.
+        base_scale: Area range of the base view's random resized crop.
+        region_scale: Area range of an exemplar's region, as a fraction of the base view.
+        region_ratio: Aspect range of that region.
+        max_degrees: Rotations are whole degrees in [-max, max).
+        photometric: Change exemplars' colours, sharpness and handedness; without it a short training gets further.
+        decoder_dim: Width of the cross-attention decoder.
+        decoder_heads: Its heads.
+        map_std: Standard deviation of the initial weights of the last layer, which gives the maps: 1 by the public
+            code's rule √(2 / outputs); ``None`` for Xavier's, under which the loss starts lower, at 1 to 2 times
+            that of even odds.
+        ema_momentum: Of the target encoder, from first to last along half a cosine.
+        sigma_corr: Weight of the correlation loss.
+        sigma_cont: Weight of the contrastive term; 0 in the published recipe.
+        cut_on: Where exemplars are cut; same numbers either way, to rounding.
+    """
+
+    method: ClassVar[str] = "CIM"
+    version: ClassVar[int] = 2
+    computing: ClassVar[tuple[str, ...]] = ("cut_on",)
+
+    context_size: int = 160
+    exemplar_size: int = 64
+    num_exemplars: int = 6
+    base_scale: tuple[float, float] = (0.5, 1.0)
+    region_scale: tuple[float, float] = (0.05, 0.48)
+    region_ratio: tuple[float, float] = (1 / 3, 3.0)
+    max_degrees: int = 45
+    photometric: bool = True
+    decoder_dim: int = 512
+    decoder_heads: int = 16
+    map_std: float | None = 1.0
+    ema_momentum: tuple[float, float] = (0.99, 1.0)
+    sigma_corr: float = 1.0
+    sigma_cont: float = 0.0
+    cut_on: Literal["worker", "device"] = "worker"
+
+    def build(self, arch: Arch) -> CIMModel:
+        """A freshly initialised model."""
+        return CIMModel(self, arch)
+
+    def inputs(self, arch: Arch) -> CIMInputs:
+        """What a loader worker does to one image."""
+        return CIMInputs(self, arch.image_size)
+
+
+class CIMInputs:
+    """Base view, regions and photometric draws of one image; and, unless the device does it, the pixels too."""
+
+    def __init__(self, settings: CIM, side: int) -> None:
+        self.settings, self.side = settings, side
+
+    def __call__(self, image: Image.Image) -> dict[str, Tensor]:
+        """Boxes (E, 5), photometric parameters (E, 12), and ``view`` or ``context`` with ``exemplars``."""
+        s, side = self.settings, self.side
+        top, left, height, width = RandomResizedCrop.get_params(image, list(s.base_scale), [3 / 4, 4 / 3])
+        box = (left, top, left + width, top + height)
+        view = to_uint8(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
+        if torch.rand(()) < 0.5:
+            view = view.flip(-1)
+        regions = sample_regions(s.num_exemplars, side, scale=s.region_scale, ratio=s.region_ratio)
+        low, high = (-s.max_degrees, s.max_degrees) if s.max_degrees else (0, 1)
+        degrees = torch.randint(low, high, (s.num_exemplars,)).float()
+        drawn = {"boxes": rotated_boxes(regions, degrees, side), "photometric": sample_photometric(s.num_exemplars)}
+        if s.cut_on == "device":
+            return {"view": view, **drawn}
+        pixels = make_pixels(view[None], drawn["boxes"][None], drawn["photometric"][None], s)
+        return {**{name: value[0] for name, value in pixels.items()}, **drawn}
+
+
+def make_pixels(views: Tensor, boxes: Tensor, parameters: Tensor, settings: CIM) -> dict[str, Tensor]:
+    """Contexts and exemplars of base views; the same function in loader workers and on the accelerator.
+
+    Args:
+        views: (B, 3, side, side) uint8.
+        boxes: (B, E, 5), on the CPU.
+        parameters: (B, E, 12), on the CPU.
+        settings: The pretext.
+
+    Returns:
+        ``context`` (B, 3, c, c) and ``exemplars`` (B, E, 3, e, e), uint8.
+    """
+    pixels = views.float() / 255
+    size = (settings.context_size, settings.context_size)
+    context = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
+    cut = cut_exemplars(pixels, boxes, settings.exemplar_size)
+    if settings.photometric:
+        cut = photometric(cut.flatten(0, 1), parameters.flatten(0, 1)).view_as(cut)
+    return {"context": _bytes(context), "exemplars": _bytes(cut)}
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+class CorrelationBlock(nn.Module):
+    """Pre-norm cross-attention and MLP; queries and keys share one LayerNorm (models/nn_util.py, CrossBlock).
+
+    Args:
+        dim: Width.
+        heads: Attention heads.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
+        self.q, self.kv, self.proj = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+        self.mlp = Mlp(dim, 4 * dim)
+
+    def forward(self, context: Tensor, exemplars: Tensor) -> Tensor:
+        """Context tokens (B, L, D) and exemplar tokens (B, E, T, D) to (B, E, L, D)."""
+        images, count, tokens, dim = exemplars.shape
+        width = dim // self.heads
+        q = self.q(self.norm1(context)).view(images, -1, self.heads, width).transpose(1, 2)  # (B, H, L, w)
+        kv = self.kv(self.norm1(exemplars)).view(images, count, tokens, 2, self.heads, width)
+        k, v = kv.permute(3, 0, 1, 4, 2, 5).flatten(1, 2).unbind(0)  # (B*E, H, T, w)
+        q = q[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(images, count, -1, dim)
+        x = context[:, None] + self.proj(attended)
+        decoded: Tensor = x + self.mlp(self.norm2(x))
+        return decoded
+
+
+class CIMModel(PretextModel):
+    """Online encoder, EMA target, and the correlation decoder.
+
+    Args:
+        settings: The pretext.
+        arch: A plain timm ViT with class token, or a ResNet.
+
+    Raises:
+        ValueError: If the architecture is neither, sizes do not divide by its patch or stride, or the contrastive
+            term is on and there is no class token.
+    """
+
+    context_positions: Tensor
+    exemplar_positions: Tensor
+    decoder_positions: Tensor
+    upsampling: Tensor
+    pixel: Tensor
+
+    def __init__(self, settings: CIM, arch: Arch) -> None:
+        super().__init__()
+        self.settings, self.side = settings, arch.image_size
+        self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+        resnet = arch.name.startswith("resnet")
+        self.tokens: Tokens = ResNetTokens(arch) if resnet else ViTTokens(arch, "CIM, besides ResNets,")
+        if settings.sigma_cont and not self.tokens.prefix:
+            raise ValueError(f"CIM's contrastive term needs a class token, which {arch} lacks; set sigma_cont to 0")
+        self.online, dim = self.tokens.net, self.tokens.dim
+        self.grids = [self.tokens.grid(size) for size in (settings.context_size, settings.exemplar_size)]
+        for name, cells in zip(("context_positions", "exemplar_positions"), self.grids, strict=True):
+            self.register_buffer(name, self.tokens.positions(cells), persistent=False)
+        width = settings.decoder_dim
+        self.decoder_embed = nn.Linear(dim, width)
+        self.register_buffer("decoder_positions", sincos_positions(width, self.grids[0])[:, 1:], persistent=False)
+        self.decoder_block = CorrelationBlock(width, settings.decoder_heads)
+        self.decoder_norm = nn.LayerNorm(width, eps=1e-6)
+        self.decoder_pred = nn.Conv2d(width, 2, 1)
+        self.register_buffer("upsampling", _upsampling(self.grids[0], settings.context_size), persistent=False)
+        for part in (self.decoder_embed, self.decoder_block, self.decoder_norm):
+            part.apply(init_weights)
+        last = self.decoder_pred
+        if settings.map_std is not None:  # the public code leaves torch's default for the bias
+            nn.init.normal_(last.weight, std=settings.map_std)
+        else:
+            nn.init.xavier_uniform_(last.weight.view(2, width))
+            assert last.bias is not None
+            nn.init.zeros_(last.bias)
+        self.contrastive = ContrastiveHead(dim) if settings.sigma_cont else None
+        self.target: Any = copy.deepcopy(self.online).requires_grad_(False)
+        pixel = torch.tensor([self.mean, self.std]).view(2, 1, 3, 1, 1)
+        self.register_buffer("pixel", pixel, persistent=False)
+
+    def encode(self, net: Any, images: Tensor, positions: Tensor) -> Tensor:
+        """uint8 images (N, 3, h, w) to tokens (N, prefix + L, D)."""
+        return self.tokens(net, (images.float() / 255 - self.pixel[0]) / self.pixel[1], positions)
+
+    def pixels(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Contexts and exemplars, cut here if the workers left that to the device."""
+        if "view" in batch:
+            made = make_pixels(batch["view"], batch["boxes"].cpu(), batch["photometric"].cpu(), self.settings)
+            return made["context"], made["exemplars"]
+        return batch["context"], batch["exemplars"]
+
+    def decode(self, context: Tensor, exemplars: Tensor) -> Tensor:
+        """Tokens (B, p + L, D) and (B, E, p + T, D) to the logit of "inside" (B, E, g, g) on the context grid.
+
+        Two-class cross entropy depends on the difference of the two logits alone, upsampling is linear, and no
+        context token sees another: so one difference channel is decoded, at grid resolution, of cells alone.
+        """
+        queries = self.decoder_embed(context[:, self.tokens.prefix :]) + self.decoder_positions
+        x = self.decoder_norm(self.decoder_block(queries, self.decoder_embed(exemplars)))
+        weight, bias = self.decoder_pred.weight[:, :, 0, 0], self.decoder_pred.bias
+        assert bias is not None
+        logit: Tensor = x @ (weight[1] - weight[0]) + (bias[1] - bias[0])
+        return logit.view(*logit.shape[:2], self.grids[0], self.grids[0])
+
+    def predict(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits at context resolution (B, E, c, c), and the tokens of contexts and exemplars behind them."""
+        context, exemplars = self.pixels(batch)
+        with torch.no_grad():
+            seen = self.encode(self.target, context, self.context_positions)
+        shown = self.encode(self.online, exemplars.flatten(0, 1), self.exemplar_positions)
+        shown = shown.view(*exemplars.shape[:2], *shown.shape[1:])
+        decoded = self.decode(seen, shown).float()
+        with torch.autocast(decoded.device.type, enabled=False):
+            return self.upsampling @ decoded @ self.upsampling.T, seen, shown
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean over pixels and images, summed over exemplars; plus the weighted contrastive term if it is on."""
+        logits, seen, shown = self.predict(batch)
+        maps = correlation_maps(batch["boxes"], self.side, self.settings.context_size).to(logits.dtype)
+        corr = F.binary_cross_entropy_with_logits(logits, maps) * self.settings.num_exemplars
+        loss = self.settings.sigma_corr * corr
+        if self.contrastive is None:
+            return {"loss": loss}
+        cont = self.contrastive(shown[:, :, 0], seen[:, 0])
+        return {"loss": loss + self.settings.sigma_cont * cont, "correlation": corr, "contrastive": cont}
+
+    def after_step(self, progress: float) -> None:
+        """Move the target towards the online encoder."""
+        momentum = cosine_momentum(progress, *self.settings.ema_momentum)
+        ema_update(self.target, self.online, momentum)
+        if self.contrastive is not None:
+            self.contrastive.update(momentum)
+
+    @torch.no_grad()
+    def held_out(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over maps of IoU, loss and area; with the IoU of an all-ones map, the best constant one."""
+        logits = self.predict(batch)[0]
+        maps = correlation_maps(batch["boxes"], self.side, self.settings.context_size)
+        shown = logits > 0
+        union = (shown | maps).sum(dim=(-1, -2))
+        iou = (shown & maps).sum(dim=(-1, -2)) / union.clamp(min=1)
+        loss = F.binary_cross_entropy_with_logits(logits, maps.float(), reduction="none").mean(dim=(-1, -2))
+        count = torch.tensor(float(iou.numel()))
+        return {"iou": iou.sum(), "constant": maps.float().mean(dim=(-1, -2)).sum(), "loss": loss.sum(), "maps": count}
+
+    def held_out_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Mean IoU of predicted and true maps, the IoU a constant map gets, and the loss as in training."""
+        maps = sums["maps"]
+        return {
+            "val_map_iou": sums["iou"] / maps,
+            "val_constant_map_iou": sums["constant"] / maps,
+            "val_loss": sums["loss"] / maps * self.settings.num_exemplars,
+        }
+
+    def backbone_state(self, which: Literal["online", "ema"]) -> dict[str, Tensor]:
+        """The online or the target encoder, each with the statistics of what it was shown."""
+        return {**(self.online if which == "online" else self.target).state_dict(), **self.tokens.shared()}
+
+    @torch.no_grad()
+    def pictures(self, batch: Mapping[str, Tensor]) -> list[list[list[Panel | None]]]:
+        """The context and its exemplars; below each exemplar its true and its predicted map, over the context."""
+        context, exemplars = self.pixels(batch)
+        predicted = self.predict(batch)[0].sigmoid()
+        maps = correlation_maps(batch["boxes"], self.side, self.settings.context_size).float()
+        return [correlation_panels(*image) for image in zip(context, exemplars, maps, predicted, strict=True)]
+
+
+def _upsampling(grid: int, resolution: int) -> Tensor:
+    """(resolution, grid) matrix of bilinear upsampling with aligned corners: rows and columns each pass through it."""
+    eye = torch.eye(grid)[None]
+    return F.interpolate(eye, size=resolution, mode="linear", align_corners=True)[0].T.contiguous()

@@ -1,0 +1,4 @@
+"""Filled tables as text.
+
+Imports `cim_bench.reports.tables`.
+"""

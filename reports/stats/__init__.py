@@ -1,0 +1,4 @@
+"""Intervals, paired tests and mCE: pure functions of numbers.
+
+Imports nothing of this package.
+"""

@@ -1,0 +1,209 @@
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cim_bench.data.photos import crops as module
+from cim_bench.data.photos.crops import CLASSES, COUNTS, cache_folder, photos
+
+FEW = {"train": 2, "val": 1}  # crops per class where the number does not matter: files are slow to delete
+
+if any(importlib.util.find_spec(package) is None for package in ("skimage", "sklearn")):
+    pytest.skip("needs cim-bench[photos]", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COUNTS", FEW)
+
+
+@pytest.fixture(scope="module")
+def made_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "COUNTS", FEW)
+        return photos(tmp_path_factory.mktemp("small"))
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+    return content
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_every_class_has_its_crops_and_nothing_else_is_there(made: Path) -> None:
+    assert re.fullmatch("photos-[0-9a-f]{12}", made.name)
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+    assert sorted(path.name for path in made.iterdir()) == ["manifest.json", "train", "val"]
+    for split, count in COUNTS.items():
+        assert sorted(path.name for path in (made / split).iterdir()) == list(CLASSES)
+        for name in CLASSES:
+            files = sorted((made / split / name).iterdir())
+            assert [path.name for path in files] == [f"{index:03d}.png" for index in range(count)]
+            for path in files:
+                with Image.open(path) as image:
+                    assert (image.mode, image.size) == ("RGB", (64, 64))
+                    assert len(set(image.tobytes())) > 8, f"{path} is blank"
+
+
+def test_manifest_lists_every_file_with_its_hash(made: Path) -> None:
+    listed = {row["path"]: row["sha256"] for row in manifest(made)["files"]}
+    found = hashes(made)
+    del found["manifest.json"]
+    assert listed == found
+    assert len(set(listed.values())) > 0.99 * len(listed)
+    assert all(row["path"].startswith(f"{row['split']}/{row['class']}/") for row in manifest(made)["files"])
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_training_and_validation_regions_are_disjoint_and_inside_the_photograph(made: Path, name: str) -> None:
+    squares: dict[str, list[tuple[int, int, int]]] = {split: [] for split in COUNTS}
+    for row in manifest(made)["files"]:
+        if row["class"] == name:
+            squares[row["split"]].append((row["left"], row["top"], row["side"]))
+    for left, top, side in squares["train"]:
+        for x, y, _ in squares["val"]:
+            assert left + side <= x or top + side <= y
+    with Image.open(module._sources()[name]) as image:
+        width, height = image.size
+    for left, top, side in squares["train"] + squares["val"]:
+        assert 64 <= side <= 128
+        assert 0 <= left <= width - side
+        assert 0 <= top <= height - side
+
+
+def test_a_crop_is_the_rectangle_its_row_names(made: Path) -> None:
+    for row in manifest(made)["files"][::97]:
+        with Image.open(module._sources()[row["class"]]) as source, Image.open(made / row["path"]) as crop:
+            left, top, side = row["left"], row["top"], row["side"]
+            square = source.convert("RGB").crop((left, top, left + side, top + side))
+            assert square.resize((64, 64), Image.Resampling.LANCZOS).tobytes() == crop.tobytes()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_second_build_is_byte_identical(made_small: Path, made: Path, tmp_path: Path) -> None:
+    again = photos(tmp_path / "new" / "cache")
+    assert again.name == made_small.name != made.name
+    assert hashes(again) == hashes(made_small)
+    crops = hashes(again)
+    del crops["manifest.json"]
+    assert crops.items() <= hashes(made).items()  # the first crops do not depend on how many follow
+
+
+def test_a_second_call_writes_nothing_and_is_quick(made: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in [made, made.parent, *made.rglob("*")]}
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert photos(made.parent) == made
+        times.append(time.perf_counter() - start)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert min(times) < 0.25  # 0.02 s measured; the slack is for a busy machine
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "manifest.json").unlink(),
+        lambda folder: (folder / "manifest.json").write_text("{"),
+        lambda folder: (folder / "manifest.json").write_text("[]"),
+        lambda folder: (folder / "manifest.json").write_text(
+            (folder / "manifest.json").read_text().replace('"side": ', '"side": 1')
+        ),
+        lambda folder: (folder / "val" / "coins" / "000.png").unlink(),
+        lambda folder: shutil.rmtree(folder / "train"),
+        lambda folder: folder.rename(folder.with_name("aside")) and folder.write_text("a file"),
+    ],
+    ids=["no manifest", "cut short", "other content", "changed", "file missing", "split missing", "a file"],
+)
+def test_a_damaged_set_is_rebuilt(made_small: Path, tmp_path: Path, damage: Any) -> None:
+    folder = shutil.copytree(made_small, tmp_path / made_small.name)
+    before = hashes(folder)
+    damage(folder)
+    shutil.rmtree(tmp_path / "aside", ignore_errors=True)
+    assert photos(tmp_path) == folder
+    assert hashes(folder) == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.usefixtures("small")
+def test_another_recipe_gets_another_folder(made_small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert photos(tmp_path).name != made_small.name
+
+
+@pytest.mark.usefixtures("small")
+def test_a_concurrent_builder_that_wins_is_kept(
+    made_small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner, cut = made_small, module._cut
+
+    def late(root: Path, split: str, name: str, image: Image.Image) -> list[dict[str, Any]]:
+        if not (tmp_path / "cache" / winner.name).exists():
+            shutil.copytree(winner, tmp_path / "cache" / winner.name)
+            (tmp_path / "cache" / winner.name / "mark").touch()
+        return cut(root, split, name, image)
+
+    monkeypatch.setattr(module, "_cut", late)
+    folder = photos(tmp_path / "cache")
+    assert (folder / "mark").exists()
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.usefixtures("small")
+def test_the_cache_is_the_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CIM_BENCH_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == tmp_path / ".cache" / "cim-bench"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "cim-bench"
+    monkeypatch.setenv("CIM_BENCH_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    assert not cache_folder().exists()
+    assert photos().parent == tmp_path / "own"
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CIM_BENCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(OSError, match="cannot be written") as caught:
+        photos()
+    assert str(tmp_path / "file" / "cache") in str(caught.value)
+    assert "set CIM_BENCH_CACHE" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("package", ["skimage", "sklearn"])
+def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    with pytest.raises(ValueError, match=rf"{package}'s .*: pip install 'cim-bench\[photos\]'"):
+        photos(tmp_path)
+
+
+def test_neither_package_is_imported() -> None:
+    code = "import sys; from cim_bench.data.photos import crops as m; m._sources(); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"skimage", "sklearn", "torch"} & set(run.stdout.split())
