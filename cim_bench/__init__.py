@@ -11,18 +11,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cim_bench.api import BenchmarkResult as BenchmarkResult
+    from cim_bench.api import TrainedCheckpoint as TrainedCheckpoint
+    from cim_bench.api import evaluate as evaluate
+    from cim_bench.api import load_records as load_records
+    from cim_bench.api import run as run
+    from cim_bench.api import train_checkpoint as train_checkpoint
     from cim_bench.benchmark import Benchmark as Benchmark
     from cim_bench.benchmark import Pretraining as Pretraining
     from cim_bench.benchmark import RandomInit as RandomInit
     from cim_bench.contracts.context import Context as Context
     from cim_bench.contracts.evaluator import Evaluator as Evaluator
     from cim_bench.contracts.evaluator import SetEvaluator as SetEvaluator
+    from cim_bench.contracts.executor import Executor as Executor
+    from cim_bench.contracts.executor import Graph as Graph
+    from cim_bench.contracts.executor import Job as Job
+    from cim_bench.contracts.executor import JobResult as JobResult
     from cim_bench.contracts.parts import Part as Part
     from cim_bench.contracts.parts import split_parts as split_parts
     from cim_bench.contracts.pretext import Panel as Panel
     from cim_bench.contracts.pretext import Pretext as Pretext
     from cim_bench.contracts.pretext import PretextInputs as PretextInputs
     from cim_bench.contracts.pretext import PretextModel as PretextModel
+    from cim_bench.contracts.queue import JobQueue as JobQueue
     from cim_bench.data.images import ImageSet as ImageSet
     from cim_bench.data.transforms import EvalTransform as EvalTransform
     from cim_bench.engine.inference import ImageBatch as ImageBatch
@@ -41,11 +52,14 @@ if TYPE_CHECKING:
 
 # The module of each name above; a test holds that the two lists agree.
 _HOMES = {
+    "cim_bench.api": ("BenchmarkResult", "TrainedCheckpoint", "evaluate", "load_records", "run", "train_checkpoint"),
     "cim_bench.benchmark": ("Benchmark", "Pretraining", "RandomInit"),
     "cim_bench.contracts.context": ("Context",),
     "cim_bench.contracts.evaluator": ("Evaluator", "SetEvaluator"),
+    "cim_bench.contracts.executor": ("Executor", "Graph", "Job", "JobResult"),
     "cim_bench.contracts.parts": ("Part", "split_parts"),
     "cim_bench.contracts.pretext": ("Panel", "Pretext", "PretextInputs", "PretextModel"),
+    "cim_bench.contracts.queue": ("JobQueue",),
     "cim_bench.data.images": ("ImageSet",),
     "cim_bench.data.transforms": ("EvalTransform",),
     "cim_bench.engine.inference": ("ImageBatch", "run_models"),

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cim_bench.contracts.evaluator import Evaluator
+from cim_bench.contracts.executor import Executor
 from cim_bench.contracts.pretext import Pretext
+from cim_bench.executors.local import LocalExecutor
 from cim_bench.spec import Arch, Data, FromCheckpoint, Machine, Training
 
 
@@ -42,7 +44,7 @@ class Benchmark:
         only: For an evaluator that is not meant for all subjects, their names, or patterns such as ``*ViT-B``.
         data: The image set that evaluators read unless they name their own.
         seed: Seed of every evaluation.
-        executor: Registry name of what runs the jobs.
+        executor: What runs the jobs, with its settings.
         report: Registry name of the tables to print at the end.
     """
 
@@ -53,5 +55,5 @@ class Benchmark:
     only: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
-    executor: str = "local"
+    executor: Executor = field(default_factory=LocalExecutor)
     report: str = "cim_cvpr2023"

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 PRETEXTS: Mapping[str, str] = {
@@ -28,7 +29,7 @@ EVALUATORS: Mapping[str, str] = {
     "robustbench": "cim_bench.evals.robustbench.protocol:RobustBench",
     "shifts": "cim_bench.evals.shifts:Shift",
 }
-EXECUTORS: Mapping[str, str] = {"local": "cim_bench.jobs.executors.local:LocalExecutor"}
+EXECUTORS: Mapping[str, str] = {"local": "cim_bench.executors.local:LocalExecutor"}
 RECIPES: Mapping[str, str] = {
     "demo": "cim_bench.recipes.demo:demo",
     "cifar10": "cim_bench.recipes.cifar10:cifar10",
@@ -105,6 +106,17 @@ def load(path: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def broken(group: str, name: str) -> str:
+    """Why the plug-in of another package cannot be imported; empty for our own, which are not tried."""
+    if name in GROUPS[group]:
+        return ""
+    try:
+        load(target(group, name))
+    except Exception as error:  # other people's code, at import
+        return f"cannot be imported: {type(error).__name__}: {error}"
+    return ""
+
+
 def name_of(group: str, kind: type) -> str:
     """The registered name of a class; its own name in lower case if it is not registered."""
     path = f"{kind.__module__}:{kind.__qualname__}"
@@ -126,6 +138,39 @@ def summary(path: str) -> str:
     return ""
 
 
+_RECIPE_FILE = "cim_bench_recipe_"  # begins the module names of recipe files
+
+
+def is_recipe_file(module: ModuleType) -> bool:
+    """True for what `load_module` made of a file."""
+    return module.__name__.startswith(_RECIPE_FILE)
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a module by its name, or execute a recipe's .py file.
+
+    Raises:
+        ValueError: If there is no such file or module.
+    """
+    path = Path(name)
+    if path.suffix != ".py":
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"module {name} cannot be imported: {error}") from error
+    if not path.is_file():
+        raise ValueError(
+            f"no recipe file at {path}; give a registered recipe ({', '.join(choices('recipes'))}) or a .py file"
+        )
+    spec = importlib.util.spec_from_file_location(f"{_RECIPE_FILE}{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses, tyro and pickle look a class's module up
+    spec.loader.exec_module(module)
+    return module
+
+
 def load_recipe(name: str) -> Any:
     """The object of a registered recipe, or of a user's file (its function of the file's name, or ``recipe``).
 
@@ -135,16 +180,7 @@ def load_recipe(name: str) -> Any:
     if not name.endswith(".py"):
         return load(target("recipes", name))()
     path = Path(name)
-    if not path.is_file():
-        raise ValueError(
-            f"no recipe file at {path}; give a registered recipe ({', '.join(choices('recipes'))}) or a .py file"
-        )
-    spec = importlib.util.spec_from_file_location(f"cim_bench_recipe_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses, tyro and pickle look a class's module up
-    spec.loader.exec_module(module)
+    module = load_module(name)
     function = getattr(module, path.stem, None) or getattr(module, "recipe", None)
     if function is None:
         raise ValueError(

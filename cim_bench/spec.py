@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from cim_bench.common.cores import own_cores
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -103,6 +104,9 @@ class Machine:
     Attributes:
         device: ``auto`` takes the accelerator if there is one; ``cpu`` never does.
         workers: Most loader processes per device; never more than there are cores.
+        processes: Processes that compute one job together, each on a device of its own; an executor starts them.
+        memory_gb: Main memory that one job of this machine may need, in GB; executors start no more jobs side by side
+            than fit.
         micro_batch: Most images per device in one pass; halved on out-of-memory.
         compile: Run training through ``torch.compile``.
         save_every_s: Seconds between resume points.
@@ -113,6 +117,8 @@ class Machine:
 
     device: Literal["auto", "cpu"] = "auto"
     workers: int = 8
+    processes: int = 1
+    memory_gb: float = 3.0
     micro_batch: int = 256
     compile: bool = False
     save_every_s: float = 300.0
@@ -121,8 +127,8 @@ class Machine:
 
     @property
     def loader_processes(self) -> int:
-        """`workers`, or the cores of this machine if these are fewer."""
-        return min(self.workers, os.cpu_count() or 1)
+        """`workers`, or the cores that this process may use if these are fewer."""
+        return min(self.workers, own_cores())
 
 
 @dataclass(frozen=True, kw_only=True)

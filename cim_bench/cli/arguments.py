@@ -54,6 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("recipe", help="a recipe's name (see `cim-bench list`) or a .py file")
     demo = add("demo", "Pre-train and evaluate on real photographs, print the table.", output="runs/demo", fields=True)
     demo.set_defaults(recipe="demo")
+    for command in (evaluate, run, demo):
+        text = "what runs the jobs, by name; its settings are --executor.SETTING, such as --executor.slots 2"
+        command.add_argument("--executor", default="", metavar="NAME", help=text)
     for command in (run, demo):
         command.add_argument("--plan", action="store_true", help="print the jobs and what is missing, run nothing")
         text = "run those alone whose names fit, such as 'CIM-*/knn', with what they need; one GPU a subject, say"
@@ -65,9 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("runs", type=Path, metavar="RUNS", help="folder that holds records")
     report.add_argument(
         "--tables",
-        choices=("cim_cvpr2023", "matrix"),
         default="cim_cvpr2023",
-        help="matrix puts each published figure beside the measured one first (default: %(default)s)",
+        help="a name under `tables` of `cim-bench list`; matrix puts each published figure beside the measured one "
+        "(default: %(default)s)",
     )
     visualize = add("visualize", "Draw what a checkpoint's pretext sees and predicts.")
     visualize.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint that `pretrain` made")
@@ -80,8 +83,20 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("a", type=Path, metavar="A", help="folder of a subject, such as runs/demo/CIM")
     compare.add_argument("b", type=Path, metavar="B", help="folder of the other, such as runs/demo/random")
     compare.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    job = add("job", "Run jobs of a benchmark that `run` or `evaluate` wrote; executors call this.")
+    job.add_argument("file", type=Path, metavar="FILE", help="OUTPUT/benchmarks/HASH.json")
+    job.add_argument("names", nargs="*", metavar="NAME", help="jobs, such as CIM/knn; several share one pass")
+    _add_load(job)
+    text = "take lists of names as JSON lines from standard input, tell progress as JSON lines on standard output"
+    job.add_argument("--follow", action="store_true", help=text)
+    clean = add("clean", "List, and remove if asked to, what the present benchmark of an output folder does not need.")
+    clean.add_argument(
+        "runs", type=Path, metavar="RUNS", help="output folder, or a folder of some; nothing may run in it"
+    )
+    clean.add_argument("--delete", action="store_true", help="remove what is listed")
+    _add_load(clean)
     _add_data(add("data", "Check image sets, or write a corrupted one."))
-    add("list", "List recipes, pretexts, evaluators and executors.")
+    add("list", "List recipes, pretexts, evaluators, executors and tables.")
     return parser
 
 
@@ -96,6 +111,11 @@ def _add_foreign(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="load a file that is more than tensors: IT CAN RUN ANY CODE, only for files you trust",
     )
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    text = "module or recipe file with classes of your own that the benchmark uses; IT IS EXECUTED"
+    parser.add_argument("--load", action="append", default=[], metavar="MODULE", help=text)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,11 @@
-"""One function a command."""
+"""One function a command; each imports what it needs when it runs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,37 +30,32 @@ def _foreign(options: argparse.Namespace, path: str) -> FromCheckpoint:
 
 
 def command_list(_options: argparse.Namespace, _fields: Sequence[str]) -> int:
-    """Names and first docstring lines, read from source."""
+    """Names and first docstring lines, read from source; and packages that do not import."""
     for group in registry.GROUPS:
         print(group)
         for name, target in registry.choices(group).items():
-            print(f"  {name:24s} {registry.summary(target)}")
+            print(f"  {name:24s} {registry.broken(group, name) or registry.summary(target)}")
     return 0
 
 
 def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """Make one checkpoint."""
+    from cim_bench.api import train_checkpoint
     from cim_bench.benchmark import Pretraining
     from cim_bench.cli.overrides import override
-    from cim_bench.common.files import check_writable
     from cim_bench.engine.devices import is_main
-    from cim_bench.jobs.pretraining import pretrain
-    from cim_bench.jobs.subjects import pretraining_folder
-    from cim_bench.registry import load_recipe
 
-    recipe = load_recipe(options.recipe)
+    recipe = registry.load_recipe(options.recipe)
     if not isinstance(recipe, Pretraining):
         raise ValueError(
             f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a pre-training; "
             f"{_other_way(recipe, options.recipe)}"
         )
     recipe = override(recipe, fields, f"cim-bench pretrain {options.recipe}")
-    output = options.output or Path("runs") / Path(options.recipe).stem
-    check_writable(output)
-    folder, key = pretraining_folder(recipe, output)
-    meta = pretrain(recipe, folder, key)
+    made = train_checkpoint(recipe, options.output or Path("runs") / Path(options.recipe).stem)
     if is_main():
-        print(f"{folder / 'checkpoint'}  {meta.method} {meta.arch}, {meta.epochs} epochs, weights {meta.hash[:12]}")
+        meta = made.meta
+        print(f"{made.path}  {meta.method} {meta.arch}, {meta.epochs} epochs, weights {meta.hash[:12]}")
     return 0
 
 
@@ -67,14 +63,14 @@ def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """Run or plan a benchmark recipe."""
     from cim_bench.benchmark import Benchmark
     from cim_bench.cli.overrides import override
-    from cim_bench.registry import load_recipe
 
-    recipe = load_recipe(options.recipe)
+    recipe = registry.load_recipe(options.recipe)
     if not isinstance(recipe, Benchmark):
         raise ValueError(
             f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a benchmark; "
             f"{_other_way(recipe, options.recipe)}"
         )
+    recipe = _with_executor(recipe, options.executor)
     benchmark = override(recipe, fields, f"cim-bench run {options.recipe}")
     output = options.output or Path("runs") / benchmark.name
     return run_benchmark(benchmark, output, plan=options.plan, only_jobs=options.jobs)
@@ -82,71 +78,91 @@ def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
 def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """A benchmark of existing checkpoints and named evaluators."""
-    from cim_bench.benchmark import Benchmark
+    from cim_bench.api import make_evaluation
     from cim_bench.cli.overrides import override
-    from cim_bench.contracts.evaluator import Evaluator
-    from cim_bench.models.formats.opening import open_checkpoint
-    from cim_bench.registry import load_recipe
-    from cim_bench.spec import Data
+    from cim_bench.executors.local import LocalExecutor
+    from cim_bench.spec import Data, FromCheckpoint, Machine
 
-    def evaluator(name: str) -> Evaluator:
-        made = (
-            load_recipe(name)
-            if name in registry.choices("recipes")
-            else registry.load(registry.target("evaluators", name))()
-        )
-        if not isinstance(made, Evaluator):
-            raise ValueError(
-                f"recipe {name!r} is not an evaluator; choose one of {', '.join(registry.choices('evaluators'))}"
-            )
-        return made
-
-    if not options.checkpoints and "--help" not in fields:
-        raise ValueError("no checkpoint given; name one or more checkpoint folders or files")
-    subjects = {path: _foreign(options, path) for path in options.checkpoints}
-    for source in subjects.values():
-        open_checkpoint(source)
-    benchmark = Benchmark(
-        name="evaluate",
-        subjects=dict(subjects),
-        evaluators={name: evaluator(name) for name in options.evaluators},
-        data=Data(),
-        seed=options.seed,
+    given = [_foreign(options, path) for path in options.checkpoints]
+    if "--help" in fields and not given:
+        given = [FromCheckpoint()]
+    benchmark = make_evaluation(
+        given, options.evaluators, data=Data(), machine=Machine(), executor=LocalExecutor(), seed=options.seed
     )
-    benchmark = override(benchmark, fields, "cim-bench evaluate")
+    benchmark = override(_with_executor(benchmark, options.executor), fields, "cim-bench evaluate")
     return run_benchmark(benchmark, options.output or Path("runs/evaluate"))
+
+
+def _with_executor(benchmark: Benchmark, name: str) -> Benchmark:
+    """The benchmark with another executor, if one was named."""
+    if not name:
+        return benchmark
+    return replace(benchmark, executor=registry.load(registry.target("executors", name))())
 
 
 def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False, only_jobs: Sequence[str] = ()) -> int:
     """Run it, or some jobs of it, and print its tables; with `plan`, print its jobs instead."""
-    from cim_bench.cli.plan_view import outlook
+    from cim_bench.api import run
+    from cim_bench.cli.plan_view import plan_text
     from cim_bench.engine.devices import is_main
     from cim_bench.jobs.runner import Runner
 
-    runner = Runner(benchmark, output, only_jobs)
+    registry.target("tables", benchmark.report)  # refused before anything is planned
     if plan:
-        print(outlook(runner))
+        print(plan_text(Runner(benchmark, output, only_jobs)))
         return 0
-    results = runner.run()
-    failed = [result for result in results.values() if result.status in ("failed", "blocked")]
+    result = run(benchmark, output, jobs=only_jobs)
     if is_main():
-        measured = any(r.job.kind == "evaluate" and r not in failed for r in results.values())
-        if measured or not results:
-            print_report(benchmark.report, output, output, runner.keys)
-        for result in failed:
-            print(f"cim-bench: {result.job.name} {result.status}: {result.error}", file=sys.stderr)
-    return 1 if failed else 0
+        if result.tables:
+            print(result.tables)
+        for job in result.failed:
+            print(f"cim-bench: {job.job.name} {job.status}: {job.error}", file=sys.stderr)
+    return 1 if result.failed else 0
 
 
-def print_report(paper: str, runs: Path, output: Path, keys: Collection[str] | None = None) -> None:
-    """Print a paper's tables over the records below `runs` (of some jobs only) and save them in `output`."""
-    print(registry.load(registry.target("tables", paper))(runs, output, keys))
+def command_job(options: argparse.Namespace, _fields: Sequence[str]) -> int:
+    """Jobs of a written benchmark, in this process."""
+    from cim_bench.contracts.executor import JobResult
+    from cim_bench.engine.devices import is_main
+    from cim_bench.jobs.worker import follow, open_runner, run_jobs
+
+    def tell(result: JobResult) -> None:
+        if is_main():
+            print(f"{result.status:8s}{result.job.name} {result.error}".rstrip(), flush=True)
+
+    runner = open_runner(options.file, options.load)
+    if options.follow:
+        follow(runner)
+        return 0
+    if not options.names:
+        raise ValueError(f"no job given; the benchmark's jobs are {', '.join(runner.states.jobs)}")
+    return 0 if run_jobs(runner, options.names, tell) else 1
+
+
+def command_clean(options: argparse.Namespace, _fields: Sequence[str]) -> int:
+    """List what the present benchmarks of output folders do not refer to, and remove it if asked to."""
+    from cim_bench.jobs.clean import find_outputs, plan_cleaning
+
+    for output in find_outputs(options.runs):
+        plan = plan_cleaning(output, options.load)
+        print(f"{output}: kept is what {plan.benchmark.relative_to(output)} refers to, the benchmark that was run last")
+        for item in plan.removable:
+            print(f"  {item.size / 1e6:9.1f} MB  {item.path.relative_to(output)}  {item.reason}")
+            if options.delete:
+                item.remove()
+        for reason in plan.kept:
+            print(f"  kept as it cannot be told: {reason}")
+        total = sum(item.size for item in plan.removable) / 1e6
+        done = "removed" if options.delete else "can be removed with --delete"
+        print(f"  {len(plan.removable)} files and folders, {total:.1f} MB, {done}")
+    return 0
 
 
 def command_report(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """Tables from records."""
     folder = options.runs if options.runs.is_dir() else options.runs.parent
-    print_report(options.tables, options.runs, options.output or folder)
+    tables = registry.load(registry.target("tables", options.tables))
+    print(tables(options.runs, options.output or folder, None))
     return 0
 
 

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from cim_bench.cli.arguments import build_parser
 from cim_bench.cli.commands import (
+    command_clean,
     command_compare,
     command_data,
     command_evaluate,
     command_inspect,
+    command_job,
     command_list,
     command_pretrain,
     command_report,
@@ -53,4 +55,6 @@ COMMANDS = {
     "compare": command_compare,
     "data": command_data,
     "list": command_list,
+    "job": command_job,
+    "clean": command_clean,
 }

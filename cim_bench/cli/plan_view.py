@@ -11,11 +11,11 @@ from cim_bench.jobs.runner import Runner
 from cim_bench.spec import OF_BENCHMARK, Data, FromCheckpoint
 
 
-def outlook(runner: Runner) -> str:
+def plan_text(runner: Runner) -> str:
     """One line a job, then the data that is missing and the checkpoints that nobody gave; nothing is run."""
     lines, states, missing = list[str](), Counter[str](), dict[tuple[str, str], Counter[str]]()
     for job in runner.jobs:
-        state, _, reason = runner.status(job).partition(": ")
+        state, _, reason = runner.states.status(job).partition(": ")
         after = f"  (after {', '.join(job.needs)})" if job.needs else ""
         lines.append(f"{state:9s} {job.name}{after}")
         states[state] += 1
@@ -41,7 +41,7 @@ def _option(runner: Runner, job: Job) -> str:
     try:
         for data, split in evaluator.reads(benchmark.data):
             option = next((name for name, known in own.items() if data.root.startswith(known.root)), "--data.root")
-            runner.fingerprint_of(data, split)
+            runner.states.fingerprint_of(data, split)
     except (ValueError, OSError) as error:  # of sets that `reads` itself looks through, the message names the root
         return next((name for name, known in own.items() if known.root in str(error)), option)
     return f"--subjects.{job.subject}.{'path' if isinstance(source, FromCheckpoint) else 'arch'}"

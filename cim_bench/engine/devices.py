@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +17,25 @@ from cim_bench.spec import Machine
 def is_main() -> bool:
     """True in the one process that writes."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    """Processes that were started together with this one, by accelerate or torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def gpu_count() -> int:
+    """GPUs that this process may use."""
+    return torch.cuda.device_count()
+
+
+def free_memory_gb() -> float:
+    """Main memory that new processes may take, in GB; infinity where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return math.inf
 
 
 def device_name(device: str) -> str:

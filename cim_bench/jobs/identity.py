@@ -47,6 +47,17 @@ def _knobs(evaluator: Evaluator) -> dict[str, Any]:
     return {**knobs, **{name: {"name": data.name} for name, data in own.items()}}
 
 
+def pretraining_info(source: object) -> ProtocolInfo:
+    """A pre-training as the record of its failure names it: the pretext in place of an evaluator."""
+    assert isinstance(source, Pretraining)
+    return ProtocolInfo(
+        evaluator="pretrain",
+        version=source.pretext.version,
+        settings=settings(source.pretext),
+        passed=difference(settings(source.pretext), settings(type(source.pretext)())),
+    )
+
+
 def pretraining_key(recipe: Pretraining, data: str) -> str:
     """Identity of the checkpoint: everything that can move a weight.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from cim_bench import registry
 from cim_bench.benchmark import Benchmark, Pretraining
-from cim_bench.contracts.executor import Job
+from cim_bench.contracts.evaluator import SetEvaluator
+from cim_bench.contracts.executor import Job, Resources
 from cim_bench.models.formats.opening import checkpoint_kind
-from cim_bench.spec import FromCheckpoint
+from cim_bench.spec import FromCheckpoint, Machine
 
 
 def make_plan(benchmark: Benchmark) -> list[Job]:
@@ -33,16 +32,31 @@ def make_plan(benchmark: Benchmark) -> list[Job]:
         made: tuple[str, ...] = ()
         if isinstance(source, Pretraining):
             made = (f"{subject}/pretrain",)
-            jobs.append(Job(name=made[0], kind="pretrain", subject=subject))
+            wanted = resources(source.machine)
+            jobs.append(Job(name=made[0], kind="pretrain", subject=subject, resources=wanted))
         is_classifier = _is_classifier(source)
         for name in _evaluators_of(benchmark, subject, is_classifier):
             head: tuple[str, ...] = ()
             if benchmark.evaluators[name].needs == "classifier" and not is_classifier:
                 head = (f"{subject}/{_finetuning(benchmark, subject, name)}",)
             jobs.append(
-                Job(name=f"{subject}/{name}", kind="evaluate", subject=subject, evaluator=name, needs=made + head)
+                Job(
+                    name=f"{subject}/{name}",
+                    kind="evaluate",
+                    subject=subject,
+                    evaluator=name,
+                    needs=made + head,
+                    shares=name if isinstance(benchmark.evaluators[name], SetEvaluator) else "",
+                    resources=resources(benchmark.machine),
+                )
             )
     return jobs
+
+
+def resources(machine: Machine) -> Resources:
+    """What a job on a machine wants."""
+    gpus = 0 if machine.device == "cpu" else machine.processes
+    return Resources(processes=machine.processes, gpus=gpus, memory_gb=machine.memory_gb)
 
 
 def select_jobs(jobs: Sequence[Job], patterns: Sequence[str], absent: Sequence[str] = ()) -> list[Job]:
@@ -131,10 +145,7 @@ def _is_classifier(source: object) -> bool:
 
 def _kind(source: FromCheckpoint) -> str:
     """What a checkpoint is; one that cannot be read is a backbone here, and fails when it is loaded."""
-    meta = Path(source.path) / "meta.json"
     try:
-        if meta.parent.is_dir():
-            return str(json.loads(meta.read_text())["kind"])
         return checkpoint_kind(source)
     except (OSError, ValueError, KeyError, TypeError):
         return "backbone"

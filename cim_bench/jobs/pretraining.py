@@ -15,10 +15,10 @@ from cim_bench.engine.devices import make_accelerator
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.samples import Augmented
 from cim_bench.engine.schedule import weight_decay_groups
-from cim_bench.models.checkpoint import Meta, read_meta, save_checkpoint
+from cim_bench.jobs.subjects import CHECKPOINT
+from cim_bench.models.checkpoint import META, Meta, read_meta, save_checkpoint
 from cim_bench.spec import difference, settings
 
-CHECKPOINT = "checkpoint"
 HELD_OUT_IMAGES = 512
 
 
@@ -34,7 +34,7 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
         The checkpoint's identity; that of the existing one if the job was finished before.
     """
     target = folder / CHECKPOINT
-    if (target / "meta.json").exists() and read_meta(target).key == key:
+    if (target / META).exists() and read_meta(target).key == key:
         return read_meta(target)
     images = ImageSet(recipe.data, recipe.data.train_split)
     seed_all(recipe.seed, "weights")

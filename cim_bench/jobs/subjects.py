@@ -1,4 +1,4 @@
-"""The weights behind a benchmark's rows, and how records name them and their protocols."""
+"""The weights behind a benchmark's rows."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ from pathlib import Path
 
 from cim_bench.benchmark import Benchmark, Pretraining, RandomInit
 from cim_bench.common.files import safe_name
+from cim_bench.common.seeds import seed_all
 from cim_bench.data.images import ImageSet
 from cim_bench.jobs.identity import pretraining_key, subject_info
-from cim_bench.models.checkpoint import Checkpoint, Meta, content_hash, load_checkpoint
+from cim_bench.models.backbone import create_net, load_backbone
+from cim_bench.models.checkpoint import Checkpoint, Meta, content_hash, load_checkpoint, read_meta
 from cim_bench.models.formats.opening import open_checkpoint
+from cim_bench.models.inspection.randomness import examine
 from cim_bench.records.record import SubjectInfo
 from cim_bench.spec import OF_BENCHMARK, FromCheckpoint, settings
+
+CHECKPOINT = "checkpoint"  # folder of a pre-training's result, below the job's own
 
 
 @dataclass
 class Subjects:
-    """Checkpoints of a benchmark's subjects, read or made once."""
+    """Checkpoints of a benchmark's subjects: their identities are kept, of their weights only the last ones read."""
 
     benchmark: Benchmark
     output: Path
-    _loaded: dict[str, Checkpoint] = field(default_factory=dict)
-    _remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _metas: dict[str, Meta] = field(default_factory=dict)
+    _warnings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _last: tuple[str, Checkpoint] | None = None
 
     def folder(self, subject: str) -> Path:
         """Where everything about a subject is kept."""
@@ -42,34 +48,41 @@ class Subjects:
             raise ValueError(f"settings of subjects.{subject}.data have no effect without its root; give it too")
         return source, *pretraining_folder(source, self.folder(subject))
 
+    def meta(self, subject: str) -> Meta:
+        """Identity of the subject's weights; those of a pre-training must be there already."""
+        if subject not in self._metas:
+            if isinstance(self.benchmark.subjects[subject], Pretraining):
+                self._metas[subject] = read_meta(self.pretraining(subject)[1] / CHECKPOINT)
+            else:
+                self._metas[subject] = self.checkpoint(subject).meta
+        return self._metas[subject]
+
     def checkpoint(self, subject: str) -> Checkpoint:
         """The subject's weights; those of a pre-training must be there already."""
-        if subject not in self._loaded:
+        if self._last is None or self._last[0] != subject:
             source = self.benchmark.subjects[subject]
             if isinstance(source, Pretraining):
-                self._loaded[subject] = load_checkpoint(self.pretraining(subject)[1] / "checkpoint")
+                found = load_checkpoint(self.pretraining(subject)[1] / CHECKPOINT)
             elif isinstance(source, FromCheckpoint):
-                self._loaded[subject] = open_checkpoint(source)[0]
+                found, _ = open_checkpoint(source)
             else:
-                self._loaded[subject] = random_checkpoint(source, self.benchmark.seed)
-        return self._loaded[subject]
+                found = random_checkpoint(source, self.benchmark.seed)
+            self._last = subject, found
+        return self._last[1]
 
-    def remarks(self, subject: str) -> tuple[str, ...]:
-        """What readers must know of weights from elsewhere: that they look random, or hardly trained."""
-        if subject not in self._remarks:
-            checkpoint, remark = self.checkpoint(subject), ""
-            if "format" in checkpoint.meta.recipe:
-                from cim_bench.models.backbone import load_backbone
-                from cim_bench.models.inspection.randomness import examine
-
-                remark = examine(load_backbone(checkpoint, what=subject)).remark
-            self._remarks[subject] = (remark,) if remark else ()
-        return self._remarks[subject]
+    def warnings(self, subject: str) -> tuple[str, ...]:
+        """What to tell of a foreign checkpoint beside its numbers: that its weights look random, or hardly trained."""
+        if subject not in self._warnings:
+            warning = ""
+            if "format" in self.meta(subject).recipe:
+                warning = examine(load_backbone(self.checkpoint(subject), what=subject)).warning
+            self._warnings[subject] = (warning,) if warning else ()
+        return self._warnings[subject]
 
     def info(self, subject: str) -> SubjectInfo:
         """Identity of a subject whose weights may be missing, for the record of a failure."""
-        if subject in self._loaded:
-            return subject_info(subject, self._loaded[subject].meta)
+        if subject in self._metas:
+            return subject_info(subject, self._metas[subject])
         source = self.benchmark.subjects[subject]
         if isinstance(source, Pretraining):
             return SubjectInfo(
@@ -87,9 +100,6 @@ def pretraining_folder(recipe: Pretraining, parent: Path) -> tuple[Path, str]:
 
 def random_checkpoint(source: RandomInit, seed: int) -> Checkpoint:
     """Freshly initialised weights as a checkpoint."""
-    from cim_bench.common.seeds import seed_all
-    from cim_bench.models.backbone import create_net
-
     seed_all(seed, "weights")
     if source.pretext is None:
         state = create_net(source.arch, num_classes=0).state_dict()

@@ -62,7 +62,7 @@ class Evidence:
         return "trained: neither weights nor features are those of a random network"
 
     @property
-    def remark(self) -> str:
+    def warning(self) -> str:
         """The verdict as a footnote; empty for a trained network."""
         return "" if self.verdict.startswith("trained: ") else f"weights from elsewhere: {self.verdict}"
 

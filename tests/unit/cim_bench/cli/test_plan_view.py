@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cim_bench.benchmark import Benchmark, RandomInit
-from cim_bench.cli.plan_view import outlook
+from cim_bench.cli.plan_view import plan_text
 from cim_bench.evals.knn import KNN
 from cim_bench.evals.robustbench.protocol import RobustBench
 from cim_bench.jobs.runner import Runner
@@ -27,7 +27,7 @@ def test_jobs_missing_sets_and_absent_checkpoints(
         data=Data(name="away", root=str(tmp_path / "nowhere")),
         machine=cpu,
     )
-    text = outlook(Runner(benchmark, tmp_path / "out")).splitlines()
+    text = plan_text(Runner(benchmark, tmp_path / "out")).splitlines()
     assert text[:2] == ["missing   random/knn", "1 jobs: 1 missing"]
     assert text[4].startswith("  --data.root  no split 'train'")
     assert "nowhere" in text[4]
@@ -37,9 +37,9 @@ def test_jobs_missing_sets_and_absent_checkpoints(
         "  --subjects.MP3.path FILE        not published",
     ]
     there = Benchmark(**{**vars(benchmark), "data": small_photos})
-    assert outlook(Runner(there, tmp_path / "out")).startswith("to do     random/knn\n1 jobs: 1 to do")
+    assert plan_text(Runner(there, tmp_path / "out")).startswith("to do     random/knn\n1 jobs: 1 to do")
     Runner(there, tmp_path / "out").run()
-    assert outlook(Runner(there, tmp_path / "out")).startswith("finished  random/knn\n")
+    assert plan_text(Runner(there, tmp_path / "out")).startswith("finished  random/knn\n")
     assert not (tmp_path / "out" / "MP3").exists()
 
 
@@ -56,8 +56,8 @@ def test_of_two_sets_the_missing_one_is_named(
         data=small_photos,
         machine=cpu,
     )
-    lines = outlook(Runner(benchmark, tmp_path / "out")).splitlines()
+    lines = plan_text(Runner(benchmark, tmp_path / "out")).splitlines()
     assert lines[-1].startswith(f"  --evaluators.rb.corrupted.root  {away.root} lacks 75 of 75 folders")
     there = replace(benchmark, evaluators={"rb": RobustBench(corruptions="off")})
-    lines = outlook(Runner(there, tmp_path / "out")).splitlines()
+    lines = plan_text(Runner(there, tmp_path / "out")).splitlines()
     assert lines[-1].startswith("  --subjects.tuned.path  there is no checkpoint file")

@@ -1,0 +1,113 @@
+"""Carries out evaluations that are to be measured: one, or several that share their images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.evaluator import SetEvaluator
+from cim_bench.engine.devices import is_main, make_accelerator
+from cim_bench.jobs.identity import protocol_info, subject_info
+from cim_bench.jobs.passes import measurements, passes
+from cim_bench.jobs.state import Evaluation, JobStates
+from cim_bench.models.backbone import Backbone, load_backbone
+from cim_bench.models.checkpoint import load_checkpoint
+from cim_bench.records.measurement import Measurement
+from cim_bench.records.record import Record
+from cim_bench.records.store import PARTIAL, RECORDS_FILE, write_records
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Measures evaluations and writes their records.
+
+    Attributes:
+        states: The jobs they belong to.
+    """
+
+    states: JobStates
+
+    def prepare(self, evaluation: Evaluation) -> None:
+        """Refuse what does not fit, before anything is measured: what may fail here must not cost a number.
+
+        Raises:
+            ValueError: Saying what does not fit.
+        """
+        self.states.subjects.warnings(evaluation.job.subject)
+        if isinstance(evaluation.evaluator, SetEvaluator):
+            evaluation.evaluator.check(self._model(evaluation), self._context(evaluation))
+
+    def measure(self, todo: Sequence[Evaluation]) -> Literal["done", "partial"]:
+        """Measure and record; ``partial`` if it ended after the subset, as asked for.
+
+        Args:
+            todo: One evaluation, or several of one `SetEvaluator`.
+        """
+        started, evaluator = time.monotonic(), todo[0].evaluator
+        contexts = {e.job.subject: self._context(e) for e in todo}
+        models = {e.job.subject: self._model(e) for e in todo}
+        if not isinstance(evaluator, SetEvaluator):
+            (only,) = todo
+            context = contexts[only.job.subject]
+            self._write(only, list(evaluator.run(models[only.job.subject], context)), context, started)
+            return "done"
+        for parts in passes(evaluator, models, contexts):
+            is_subset = parts[-1].subset
+            for e in todo:
+                context = contexts[e.job.subject]
+                self._write(e, measurements(evaluator, context, parts), context, started, partial=is_subset)
+            if is_subset and self.states.benchmark.machine.subset_only:
+                return "partial"
+        return "done"
+
+    def _model(self, evaluation: Evaluation) -> Backbone:
+        checkpoint = (
+            load_checkpoint(evaluation.classifier)
+            if evaluation.classifier
+            else self.states.subjects.checkpoint(evaluation.job.subject)
+        )
+        device = make_accelerator(self.states.benchmark.machine).device
+        return load_backbone(checkpoint, what=evaluation.job.subject).to(device)
+
+    def _context(self, evaluation: Evaluation) -> Context:
+        if is_main():
+            evaluation.folder.mkdir(parents=True, exist_ok=True)
+        benchmark = self.states.benchmark
+        return Context(
+            data=benchmark.data,
+            machine=benchmark.machine,
+            seed=benchmark.seed,
+            folder=evaluation.folder,
+            subject=evaluation.meta,
+            key=evaluation.key,
+            main=is_main(),
+        )
+
+    def _write(
+        self,
+        evaluation: Evaluation,
+        found: Sequence[Measurement],
+        context: Context,
+        started: float,
+        *,
+        partial: bool = False,
+    ) -> None:
+        """Write a job's records, those of a subset into a folder of their own."""
+        if not found:
+            raise ValueError(f"{evaluation.job.evaluator} measured nothing")
+        folder = evaluation.folder / PARTIAL if partial else evaluation.folder
+        if not is_main() or (folder / RECORDS_FILE).exists():
+            return
+        common: dict[str, Any] = {
+            "key": evaluation.key,
+            "subject": subject_info(evaluation.job.subject, evaluation.meta),
+            "protocol": protocol_info(evaluation.evaluator, partial=partial),
+            "provenance": self.states.provenance(
+                duration_s=time.monotonic() - started, data=self.states.fingerprint(evaluation.evaluator)
+            ),
+            "warnings": (*self.states.subjects.warnings(evaluation.job.subject), *context.warnings),
+        }
+        write_records(folder, [Record(measurement=measurement, **common) for measurement in found])
