@@ -95,7 +95,7 @@ def plan_cleaning(output: Path, load: Sequence[str] = ()) -> CleanPlan:
 
 
 def _referred(runner: Runner) -> tuple[dict[Path, bool], dict[Path, tuple[str, str]]]:
-    """Folders of jobs, and whether they are finished; of jobs whose folder cannot be told, its stem, name and reason."""
+    """Folders of jobs, finished or not; of jobs whose folder cannot be told, its stem with name and reason."""
     folders: dict[Path, bool] = {}
     unknown: dict[Path, tuple[str, str]] = {}
     for job in runner.jobs:
