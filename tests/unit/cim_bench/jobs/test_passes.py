@@ -22,6 +22,7 @@ from cim_bench.evals.classifier import make_classifier
 from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.finetune import Finetune
 from cim_bench.evals.shifts import Shift
+from cim_bench.executors.local import LocalExecutor
 from cim_bench.jobs import passes as passes_module
 from cim_bench.jobs.runner import Runner
 from cim_bench.jobs.subjects import random_checkpoint
@@ -52,7 +53,14 @@ def classifiers(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> di
 def benchmark(classifiers: dict[str, FromCheckpoint], small_photos: Data, cpu: Machine) -> Benchmark:
     shifted = replace(small_photos, name="shifted")
     evaluators = {"attacks": Adversarial(crop_pct=1.0, steps=1), "shift": Shift(data=shifted, crop_pct=1.0)}
-    return Benchmark(name="m", subjects=dict(classifiers), evaluators=evaluators, data=small_photos, machine=cpu)
+    return Benchmark(
+        name="m",
+        subjects=dict(classifiers),
+        evaluators=evaluators,
+        data=small_photos,
+        machine=cpu,
+        executor=LocalExecutor(slots=1),
+    )
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from cim_bench.data.images import ImageError
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import run_models
 from cim_bench.evals.metrics import accuracy
+from cim_bench.executors.local import LocalExecutor
 from cim_bench.jobs.identity import protocol_info
 from cim_bench.jobs.plan import make_plan
 from cim_bench.jobs.runner import Runner
@@ -106,11 +107,16 @@ def benchmark(tiny_arch: Arch, small_photos: Data, cpu: Machine) -> Benchmark:
         evaluators={"attack": Attack(), "toy": Toy(), "tuning": Finetune()},
         data=small_photos,
         machine=cpu,
+        executor=LocalExecutor(slots=1),
     )
 
 
 def statuses(runner: Runner) -> dict[str, str]:
     return {name: result.status for name, result in runner.run().items()}
+
+
+def errors(runner: Runner) -> dict[str, tuple[str, str]]:
+    return {name: (result.status, result.error) for name, result in runner.run().items()}
 
 
 def by_protocol(folder: Path) -> dict[str, list[Record]]:
@@ -131,7 +137,7 @@ def test_every_job_leaves_records_with_their_provenance(benchmark: Benchmark, tm
         "random/tuning": "done",
         "random/attack": "done",
     }
-    assert CALLS == ["Toy backbone", "Finetune backbone", "Attack classifier"]
+    assert CALLS == ["Finetune backbone", "Toy backbone", "Attack classifier"]  # what others need comes first
     found = by_protocol(tmp_path)
     assert {name: len(records) for name, records in found.items()} == {"attack": 2, "finetune": 2, "toy": 2}
     weights = random_checkpoint(RandomInit(arch=next(iter(benchmark.subjects.values())).arch), 0).meta.hash  # type: ignore[union-attr]
@@ -141,7 +147,7 @@ def test_every_job_leaves_records_with_their_provenance(benchmark: Benchmark, tm
     assert (toy.subject.name, toy.subject.method, toy.warnings) == ("random", "random", ("a toy",))
     assert toy.measurement is not None
     assert (toy.measurement.n, toy.measurement.variant) == (24, "first")
-    assert toy.provenance.data == Runner(benchmark, tmp_path).fingerprint(Toy())
+    assert toy.provenance.data == Runner(benchmark, tmp_path).states.fingerprint(Toy())
     assert toy.provenance.time.endswith("+00:00")
     assert {"torch", "timm"} <= toy.provenance.packages.keys()
     assert len({record.key for records in found.values() for record in records}) == 3
@@ -152,7 +158,7 @@ def test_a_second_run_skips_everything_and_touches_nothing(benchmark: Benchmark,
     before = contents(tmp_path)
     CALLS.clear()
     again = Runner(benchmark, tmp_path)
-    assert {again.status(job) for job in make_plan(benchmark)} == {"finished"}
+    assert {again.states.status(job) for job in make_plan(benchmark)} == {"finished"}
     assert set(statuses(again).values()) == {"skipped"}
     assert CALLS == []
     assert contents(tmp_path) == before
@@ -222,7 +228,6 @@ def test_how_the_work_is_fitted_to_the_machine_is_the_same_job(benchmark: Benchm
 def test_a_failing_job_is_recorded_the_others_finish_and_the_command_fails(
     benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "print_report", lambda *_: None)
     BROKEN.add("Toy")
     assert cli.run_benchmark(benchmark, tmp_path) == 1
     assert "cim-bench: random/toy failed: the toy is broken" in capsys.readouterr().err.splitlines()
@@ -244,15 +249,16 @@ def test_what_needs_a_failed_job_is_blocked_and_says_so(
     benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     BROKEN.add("Finetune")
-    runner = Runner(benchmark, tmp_path)
-    assert statuses(runner) == {"random/toy": "done", "random/tuning": "failed", "random/attack": "blocked"}
-    assert runner.results["random/attack"].error == "needs random/tuning"
+    assert errors(Runner(benchmark, tmp_path)) == {
+        "random/toy": ("done", ""),
+        "random/tuning": ("failed", "the toy is broken"),
+        "random/attack": ("blocked", "needs random/tuning"),
+    }
     assert "Attack classifier" not in CALLS
     (blocked,) = by_protocol(tmp_path)["attack"]
     assert blocked.provenance.error == "blocked: random/tuning failed"
-    states = {job.name: Runner(benchmark, tmp_path).status(job) for job in make_plan(benchmark)}
+    states = {job.name: Runner(benchmark, tmp_path).states.status(job) for job in make_plan(benchmark)}
     assert states == {"random/toy": "finished", "random/tuning": "to do", "random/attack": "waits"}
-    monkeypatch.setattr(cli, "print_report", lambda *_: None)
     assert cli.run_benchmark(benchmark, tmp_path) == 1
 
     BROKEN.clear()
@@ -265,13 +271,11 @@ def test_what_needs_a_failed_job_is_blocked_and_says_so(
 
 
 def test_everything_failed_leaves_no_table(
-    benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    benchmark: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    printed: list[object] = []
-    monkeypatch.setattr(cli, "print_report", lambda *arguments: printed.append(arguments))
     BROKEN.add("Toy")
     assert cli.run_benchmark(replace(benchmark, evaluators={"toy": Toy()}), tmp_path) == 1
-    assert printed == []
+    assert capsys.readouterr().out == ""
 
 
 def test_the_plan_is_printed_and_nothing_runs(
@@ -288,8 +292,7 @@ def test_the_plan_is_printed_and_nothing_runs(
 
 def test_an_evaluator_that_measures_nothing_fails(benchmark: Benchmark, tmp_path: Path) -> None:
     runner = Runner(replace(benchmark, evaluators={"silent": Silent()}), tmp_path)
-    assert statuses(runner) == {"random/silent": "failed"}
-    assert runner.results["random/silent"].error == "silent measured nothing"
+    assert errors(runner) == {"random/silent": ("failed", "silent measured nothing")}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -299,8 +302,8 @@ def test_an_unreadable_image_fails_the_job_by_name_in_one_sentence(
     os.truncate(Path(own_photos.root, "val", "coffee", "004.jpg"), 700)
     machine = replace(benchmark.machine, workers=workers)
     runner = Runner(replace(benchmark, data=own_photos, machine=machine, evaluators={"toy": Toy()}), tmp_path / "out")
-    assert statuses(runner) == {"random/toy": "failed"}
-    error = runner.results["random/toy"].error
+    status, error = errors(runner)["random/toy"]
+    assert status == "failed"
     assert error.startswith("cannot read image coffee/004.jpg of small/val: ")
     assert "Traceback" not in error
     assert "\n" not in error
@@ -309,8 +312,9 @@ def test_an_unreadable_image_fails_the_job_by_name_in_one_sentence(
 def test_a_checkpoint_that_is_missing_fails_its_row_only(benchmark: Benchmark, tmp_path: Path) -> None:
     subjects = {"given": FromCheckpoint(path=str(tmp_path / "no")), **benchmark.subjects}
     runner = Runner(replace(benchmark, subjects=subjects, evaluators={"toy": Toy()}), tmp_path / "out")
-    assert statuses(runner) == {"given/toy": "failed", "random/toy": "done"}
-    assert runner.results["given/toy"].error.startswith(f"there is no checkpoint file {tmp_path / 'no'}; give ")
+    found = errors(runner)
+    assert [status for status, _ in found.values()] == ["failed", "done"]
+    assert found["given/toy"][1].startswith(f"there is no checkpoint file {tmp_path / 'no'}; give ")
 
 
 def test_a_classifier_is_not_probed_as_a_backbone(benchmark: Benchmark, tmp_path: Path) -> None:
@@ -319,8 +323,9 @@ def test_a_classifier_is_not_probed_as_a_backbone(benchmark: Benchmark, tmp_path
     assert load_checkpoint(folder).meta.classes == ("astronaut", "chelsea", "coffee", "rocket")
     given_ = replace(benchmark, subjects={"given": FromCheckpoint(path=str(folder))}, evaluators={"toy": Toy()})
     runner = Runner(given_, tmp_path / "two")
-    assert statuses(runner) == {"given/toy": "failed"}
-    assert "toy takes a pre-trained backbone, and given is a fine-tuned classifier" in runner.results["given/toy"].error
+    status, error = errors(runner)["given/toy"]
+    assert status == "failed"
+    assert "toy takes a pre-trained backbone, and given is a fine-tuned classifier" in error
 
 
 def test_damaged_records_are_not_taken_for_finished(benchmark: Benchmark, tmp_path: Path) -> None:
@@ -330,8 +335,9 @@ def test_damaged_records_are_not_taken_for_finished(benchmark: Benchmark, tmp_pa
     assert is_finished(file.parent)
     os.truncate(file, file.stat().st_size // 3)
     runner = Runner(benchmark, tmp_path)
-    assert statuses(runner) == {"random/toy": "failed"}
-    assert f"{file}, line 1" in runner.results["random/toy"].error
+    status, error = errors(runner)["random/toy"]
+    assert status == "failed"
+    assert f"{file}, line 1" in error
 
 
 def test_debugging_raises_instead(benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
