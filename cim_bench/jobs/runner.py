@@ -243,6 +243,7 @@ class Runner:
             folder=evaluation.folder,
             subject=evaluation.checkpoint.meta,
             key=evaluation.key,
+            protocol=evaluation.protocol,
             main=is_main(),
         )
 
