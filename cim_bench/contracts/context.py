@@ -40,7 +40,7 @@ class Context:
     folder: Path
     subject: Meta
     key: str = ""
-    protocol: ProtocolInfo = ProtocolInfo(evaluator="", version=0)
+    protocol: ProtocolInfo = field(default_factory=lambda: ProtocolInfo(evaluator="", version=0))
     main: bool = True
     warnings: list[str] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""Records and outcomes of version 0.1.0, whose one text ``variant`` said what facets say: the one place that reads it."""
+"""The one place that reads records and outcomes of version 0.1.0, where a text ``variant`` said what facets say."""
 
 from __future__ import annotations
 

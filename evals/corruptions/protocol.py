@@ -140,7 +140,7 @@ class Corruptions(SetEvaluator):
         seeds = torch.tensor(part.sample_seeds(batch))
         for name in CORRUPTIONS:
             for severity in SEVERITIES:
-                facets = {"corruption": name, "severity": severity}
+                facets: Facets = {"corruption": name, "severity": severity}
                 yield facets, corrupt_as_released(pixels, name, severity, seeds)
 
     def measure(self, counts: Sequence[Count], ctx: Context) -> Iterator[Measurement]:

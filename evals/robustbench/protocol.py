@@ -98,9 +98,7 @@ class RobustBench(Evaluator):
         ctx.save_outcomes(images, labels, outcomes)
         for facets, predictions in outcomes:
             value, n = accuracy(predictions, labels)
-            yield Measurement(
-                benchmark=images.name, split=images.split, metric="top1", value=value, n=n, facets=facets
-            )
+            yield Measurement(benchmark=images.name, split=images.split, metric="top1", value=value, n=n, facets=facets)
         if self.corruptions == "released":
             yield self._mean(library, model, self._stored(model, ctx), self.corrupted.name, ctx)
         if self.corruptions == "generated":
@@ -172,7 +170,8 @@ class RobustBench(Evaluator):
                 outcomes.append(({"corruption": made.corruption, "severity": made.severity}, predictions))
         ctx.save_outcomes(made.images, made.labels, outcomes, part="corruptions")
         value, n = accuracy(torch.cat([found for _, found in outcomes]), made.labels.repeat(len(outcomes)))
-        return Measurement(benchmark=name, split="test", metric="top1", value=value, n=n, facets={"mean": "corruptions"})
+        facets = {"mean": "corruptions"}
+        return Measurement(benchmark=name, split="test", metric="top1", value=value, n=n, facets=facets)
 
     def _generated(self, images: ImageSet, pixels: Tensor, labels: Tensor, ctx: Context) -> Iterator[_Set]:
         """Corrupted copies of pixels (N, 3, H, W) uint8 after resize and crop; seeded for each image by its id."""
@@ -196,7 +195,7 @@ class RobustBench(Evaluator):
             yield _Set(name, severity, images, *_read(images, StoredPixels(model.arch.image_size), ctx))
 
     def _folders(self, model: Backbone, ctx: Context) -> Iterator[tuple[tuple[str, int], ImageSet]]:
-        """Released images by corruption and severity; they are never resized, so their size must be the classifier's."""
+        """Released images by corruption and severity; never resized, so their size must be the classifier's."""
         for place, folder in self._released().folders().items():
             images = self._take(folder, folder.val_split, model, ctx)
             StoredPixels(model.arch.image_size)(images.read(0)[0])

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from cim_bench.records.measurement import METRICS
 from cim_bench.records.facets import facet_key
+from cim_bench.records.measurement import METRICS
 from cim_bench.reports.read.frames import FIELDS, INTERVAL, MEASUREMENT_FIELDS, PLACE_FIELDS, flat_records
 from cim_bench.reports.stats.intervals import best_of, wilson_interval
 from cim_bench.reports.tables.footnotes import (
@@ -109,7 +109,8 @@ def _row(table: Table, group: _Group) -> Row:
     cells = [_cell(column, where, records) for column, records in pairs]
     if not one_lineage([record for records in group.matches for record in records]):
         cells = [
-            cell if cell.value is None else replace(cell, footnotes=(*cell.footnotes, LINEAGE_FOOTNOTE)) for cell in cells
+            cell if cell.value is None else replace(cell, footnotes=(*cell.footnotes, LINEAGE_FOOTNOTE))
+            for cell in cells
         ]
     compared = tuple(group.first[name] for name in table.compare)
     return Row(

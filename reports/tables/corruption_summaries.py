@@ -119,7 +119,7 @@ def _clean_error(group: Mapping[FacetKey, Mapping[str, Any]], others: Sequence[M
     if clean := group.get(facet_key(UNCORRUPTED)):
         return 1.0 - float(clean["value"])
     job = next(iter(group.values()))
-    wanted = ("finetune", {}, job["base"], job["job"])
+    wanted: tuple[object, ...] = ("finetune", {}, job["base"], job["job"])
     names = ("evaluator", "facets", "benchmark", "key")
     return next((1.0 - float(r["value"]) for r in others if tuple(r[name] for name in names) == wanted), None)
 

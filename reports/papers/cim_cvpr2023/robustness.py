@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from cim_bench.records.facets import CLEAN
+from cim_bench.records.facets import CLEAN, Facets
 from cim_bench.reports.papers.cim_cvpr2023.robustness_rows import (
     EVALUATORS,
     SHIFT_TITLES,
@@ -41,7 +41,7 @@ def _data(record: FlatRecord) -> str:
     return DASH if record["base"] is None else str(record["base"])
 
 
-def _top1(title: str, evaluator: str, facets: Mapping[str, str | AnyValue], **select: str) -> Column:
+def _top1(title: str, evaluator: str, facets: Mapping[str, str | int | float | AnyValue], **select: str) -> Column:
     return Column(title=title, metric="top1", select={"evaluator": evaluator, **select}, facets=facets)
 
 
@@ -142,12 +142,13 @@ def columns_of(measured: Sequence[FlatRecord]) -> tuple[Column, ...]:
     # Classifiers that were fine-tuned elsewhere have no such record: what the attacks start from is their clean top-1.
     is_tuned = any(record["evaluator"] == "finetune" for record in measured)
     from_attacks = not is_tuned and any(record["facets"]["attack"] == CLEAN for record in attacked)
+    clean: tuple[str, Facets] = ("adversarial", {"attack": CLEAN}) if from_attacks else ("finetune", {})
     return (
         *(_attack(*which) for which in _attacks(attacked)),
         _mce("IN-C mCE", corruption_source="released"),
         *([_mce("IN-C generated mCE", corruption_source="generated")] if "generated" in sources else []),
         *(_top1(SHIFT_TITLES[shift], "shifts", {}, shift=shift) for shift in shifts),
-        _top1("Clean top-1", "adversarial", {"attack": CLEAN}) if from_attacks else _top1("Clean top-1", "finetune", {}),
+        _top1("Clean top-1", *clean),
     )
 
 

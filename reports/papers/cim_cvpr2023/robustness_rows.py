@@ -79,7 +79,7 @@ def _tuned(record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(record[name] for name in ("source", "name", "base", backbone))
 
 
-def other_shifts(records: Sequence[FlatRecord]) -> list[FlatRecord]:
+def other_shifts(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Measured or failed shifted sets that have no column."""
     return [r for r in records if r["evaluator"] == "shifts" and not r["facets"] and r["shift"] == ""]
 
