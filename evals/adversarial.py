@@ -22,11 +22,11 @@ from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import ImageBatch, fp32_eval
 from cim_bench.evals.classes import class_indices
 from cim_bench.models.backbone import Backbone
-from cim_bench.records.facets import as_255
+from cim_bench.records.facets import CLEAN, Facets, as_255
 from cim_bench.records.measurement import Measurement
+from cim_bench.records.outcomes import Count
 from cim_bench.spec import Data
 
-CLEAN = "clean"
 ROUNDING = 1e-6  # (x + eps) - x differs from eps by up to 6e-8 in fp32
 
 
@@ -78,7 +78,7 @@ class Adversarial(SetEvaluator):
 
     def answers(
         self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: ImageBatch
-    ) -> Iterator[tuple[str, str, Tensor]]:
+    ) -> Iterator[tuple[str, Facets, Tensor]]:
         """Predictions on clean and on attacked images."""
         images = pixels.float() / 255
         seeds = part.sample_seeds(batch)
@@ -87,17 +87,13 @@ class Adversarial(SetEvaluator):
             labels = outputs[batch.labels]
             with fp32_eval(model):
                 with torch.no_grad():
-                    yield name, CLEAN, folder_of(model(images).argmax(dim=1), outputs)
+                    yield name, {"attack": CLEAN}, folder_of(model(images).argmax(dim=1), outputs)
                 for attack in self.attacks:
                     if 0 in batch.indices:
                         self._prove_harmless_at_zero(model, attack, images, labels, seeds)
                     for eps in self.eps:
                         predictions = self._worst(model, attack, eps, images, labels, seeds)
-                        yield name, self.variant(attack, eps), folder_of(predictions, outputs)
-
-    def variant(self, attack: str, eps: float) -> str:
-        """``pgd`` at the first eps, else ``pgd eps=2/255``."""
-        return attack if eps == self.eps[0] else f"{attack} eps={as_255(eps)}"
+                        yield name, {"attack": attack, "eps": eps}, folder_of(predictions, outputs)
 
     def _worst(
         self, model: Backbone, attack: str, eps: float, images: Tensor, labels: Tensor, seeds: Sequence[int]
@@ -129,22 +125,23 @@ class Adversarial(SetEvaluator):
         if bounded(attack) and not self._attack(model, attack, 0.0, images, labels, seeds).equal(images):
             raise ArithmeticError(f"{attack} at eps 0 changes images: it does not attack in pixel space")
 
-    def measure(self, tally: Mapping[str, tuple[int, int]], ctx: Context) -> Iterator[Measurement]:
+    def measure(self, counts: Sequence[Count], ctx: Context) -> Iterator[Measurement]:
         """Top-1 by attack; warns where PGD, the stronger attack, leaves more right than FGSM."""
         images = ctx.data
         for eps in self.eps:
-            fgsm, pgd = tally.get(self.variant("fgsm", eps)), tally.get(self.variant("pgd", eps))
-            if fgsm and pgd and pgd[0] > fgsm[0]:
+            own = {count.facets["attack"]: count for count in counts if count.facets.get("eps") == eps}
+            fgsm, pgd = own.get("fgsm"), own.get("pgd")
+            if fgsm and pgd and pgd.right > fgsm.right:
                 ctx.warnings.append(
-                    f"PGD leaves {pgd[0]} of {pgd[1]} images right and FGSM {fgsm[0]} at eps {as_255(eps)}: "
+                    f"PGD leaves {pgd.right} of {pgd.n} images right and FGSM {fgsm.right} at eps {as_255(eps)}: "
                     "too few or too small steps, or masked gradients"
                 )
         unbounded = [attack for attack in self.attacks if not bounded(attack)]
         if unbounded:
             ctx.warnings.append(f"{', '.join(unbounded)} has no L-infinity bound that could be checked")
-        for variant, (right, n) in tally.items():
+        for facets, right, n in counts:
             yield Measurement(
-                benchmark=images.name, split=images.val_split, metric="top1", value=right / n, n=n, variant=variant
+                benchmark=images.name, split=images.val_split, metric="top1", value=right / n, n=n, facets=facets
             )
 
 

@@ -39,8 +39,8 @@ def class_indices(folders: Sequence[str], classes: Sequence[str], what: str) -> 
     return torch.tensor([place[name] for name in folders])
 
 
-def count_notes(name: str, n: int) -> list[str]:
-    """A remark where a set goes by a released one's name and holds, or was measured on, another number of images."""
+def count_warnings(name: str, n: int) -> list[str]:
+    """A warning where a set goes by a released one's name and holds, or was measured on, another number of images."""
     expected = expected_images(name)
     known = " or ".join(f"{count:,}" for count in expected)
     return [f"{n:,} images, where {name} has {known}"] if expected and n not in expected else []

@@ -127,7 +127,7 @@ class Finetune(Evaluator):
             hash="",
         )
         ctx.save_classifier(classifier.net.state_dict(), meta)
-        ctx.save_outcomes(val, labels, {"prediction": predictions})
+        ctx.save_outcomes(val, labels, predictions)
         clear_resume(ctx.folder)
         value, n = accuracy(predictions, labels)
         yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)

@@ -49,7 +49,7 @@ class KNN(Evaluator):
             temperature=self.temperature,
             num_classes=len(train.classes),
         )
-        ctx.save_outcomes(val, labels, {f"k={k}": p for k, p in predictions.items()})
+        ctx.save_outcomes(val, labels, [({"k": k}, found) for k, found in predictions.items()])
         for k, predicted in predictions.items():
             value, n = accuracy(predicted, labels)
-            yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, variant=f"k={k}")
+            yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, facets={"k": k})

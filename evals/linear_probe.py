@@ -87,7 +87,7 @@ class LinearProbe(Evaluator):
         clear_resume(ctx.folder)
         with torch.no_grad():
             predictions = head.eval().cpu()(queries["f"]).argmax(dim=1)
-        ctx.save_outcomes(val, labels, {"prediction": predictions})
+        ctx.save_outcomes(val, labels, predictions)
         value, n = accuracy(predictions, labels)
         yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)
 

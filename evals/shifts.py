@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import ClassVar, Literal
@@ -24,12 +24,12 @@ from cim_bench.data.classes import imagenet_wnids
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import ImageBatch
-from cim_bench.evals.classes import class_indices, count_notes, predict
+from cim_bench.evals.classes import class_indices, count_warnings, predict
 from cim_bench.models.backbone import Backbone
+from cim_bench.records.facets import CLEAN, Facets
 from cim_bench.records.measurement import Measurement
+from cim_bench.records.outcomes import Count
 from cim_bench.spec import Data
-
-CLEAN = "clean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,8 @@ class Shift(SetEvaluator):
             return split_parts(_by_number(images) if self.labels == "index" else _real(images))
         parts = split_parts(images)
         if self.clean:
-            parts += split_parts(_of_classes(ctx.scored_images(), images.classes), prefix=CLEAN)
+            clean = _of_classes(ctx.scored_images(), images.classes)
+            parts += split_parts(clean, prefix=CLEAN, facets={"images": CLEAN, "classes": len(images.classes)})
         return parts
 
     def transform(self, model: Backbone) -> EvalTransform:
@@ -86,13 +87,12 @@ class Shift(SetEvaluator):
     @torch.no_grad()
     def answers(
         self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: ImageBatch
-    ) -> Iterator[tuple[str, str, Tensor]]:
+    ) -> Iterator[tuple[str, Facets, Tensor]]:
         """One prediction an image; of ReaL, any label of the image counts as its first."""
         images = pixels.float() / 255
-        variant = f"{CLEAN}-{len(part.images.classes)}" if part.name.startswith(CLEAN) else ""
         for name, model in models.items():
             if self.labels == "folder":
-                yield name, variant, predict(model, images, part.images.classes)
+                yield name, part.facets, predict(model, images, part.images.classes)
                 continue
             predictions = model(images).argmax(dim=1)
             if self.labels == "real":
@@ -100,14 +100,15 @@ class Shift(SetEvaluator):
                 right = (real_labels(image) for image in names)
                 pairs = zip(predictions.tolist(), right, strict=True)
                 predictions = torch.tensor([found[0] if guess in found else guess for guess, found in pairs])
-            yield name, variant, predictions
+            yield name, part.facets, predictions
 
-    def measure(self, tally: Mapping[str, tuple[int, int]], ctx: Context) -> Iterator[Measurement]:
+    def measure(self, counts: Sequence[Count], ctx: Context) -> Iterator[Measurement]:
         """Top-1 on the set, and on the clean images of its classes."""
-        ctx.warnings.extend(count_notes(self.data.name, tally[""][1]))
-        for variant, (right, n) in tally.items():
+        (own,) = [count.n for count in counts if not count.facets]
+        ctx.warnings.extend(count_warnings(self.data.name, own))
+        for facets, right, n in counts:
             yield Measurement(
-                benchmark=self.data.name, split="test", metric="top1", value=right / n, n=n, variant=variant
+                benchmark=self.data.name, split="test", metric="top1", value=right / n, n=n, facets=facets
             )
 
 

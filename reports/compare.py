@@ -3,137 +3,231 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from cim_bench.reports.read.jobs import Job, Place, aligned, jobs_of, unpaired
-from cim_bench.reports.read.outcomes import column_of, hits, wrong
+from cim_bench.records.facets import FacetKey, Facets, column_name
+from cim_bench.reports.read.jobs import EvaluatedJob, Place, aligned, jobs_of, unpaired
+from cim_bench.reports.read.outcomes import Outcomes
 from cim_bench.reports.render.text import grid, plain
-from cim_bench.reports.stats.mce import VARIANTS, image_mce
+from cim_bench.reports.stats.mce import DAMAGES, image_mce
 from cim_bench.reports.stats.paired import bootstrap_mean, discordant, mcnemar, paired_bootstrap
+from cim_bench.reports.tables.corruption_summaries import damage_facets
 from cim_bench.reports.tables.footnotes import DASH
 
 
-def compare(a: Path, b: Path, seed: int = 0) -> str:
-    """Compare two subjects wherever both have measured top-1 on the same images, joined by image id.
+@dataclass(frozen=True, kw_only=True)
+class AccuracyRow:
+    """Top-1 of A and B on the same images.
 
-    A row for each evaluator, benchmark and variant: accuracy of both, their difference with a 95 % bootstrap
-    interval over images, how many images only one of them has right, and McNemar's exact p. Below, the difference
-    in mCE where both measured all corruptions.
+    Attributes:
+        evaluator: The protocol.
+        benchmark: The data set.
+        facets: What distinguishes the number from others of that protocol.
+        name: What tables call these facets; empty for none.
+        n: How many images.
+        a: Accuracy of A, a fraction.
+        b: Accuracy of B.
+        difference: A minus B.
+        interval: 95 % bootstrap interval of the difference, over images.
+        only_a: How many images A alone has right.
+        only_b: How many B alone has right.
+        p: Of McNemar's exact two-sided test.
+    """
+
+    evaluator: str
+    benchmark: str
+    facets: Facets
+    name: str
+    n: int
+    a: float
+    b: float
+    difference: float
+    interval: tuple[float, float]
+    only_a: int
+    only_b: int
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MceRow:
+    """mCE of A and B over the images that both have under all corruptions; ratios, of which lower is better.
+
+    Attributes:
+        benchmark: The corrupted set.
+        n: How many images.
+        a: mCE of A.
+        b: mCE of B.
+        difference: A minus B.
+        interval: 95 % bootstrap interval of the difference, over images with all their corruptions.
+    """
+
+    benchmark: str
+    n: int
+    a: float
+    b: float
+    difference: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two subjects wherever both have measured top-1 on the same images.
+
+    Attributes:
+        a: Folder of the one.
+        b: Folder of the other.
+        accuracies: One row for each evaluator, benchmark and facets.
+        mces: One row for each set of which both measured all corruptions.
+        footnotes: What was left out, and in what the two differ.
+    """
+
+    a: Path
+    b: Path
+    accuracies: tuple[AccuracyRow, ...]
+    mces: tuple[MceRow, ...]
+    footnotes: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """Tables in percent, with the footnotes below."""
+        header = ["Evaluator", "Benchmark", "Variant", "n", "A (%)", "B (%)", "A − B [95%]", "only A", "only B", "p"]
+        blocks = [
+            f"### A: {plain(str(self.a))}, B: {plain(str(self.b))}",
+            "Top-1 on the same images: difference with a 95% bootstrap interval over images, images that only one has "
+            "right,\nand McNemar's exact two-sided p, not corrected for the number of rows.",
+            _grid(header, [_accuracy_texts(row) for row in self.accuracies]),
+        ]
+        if self.mces:
+            blocks += [
+                "mCE, lower is better; the bootstrap is over images with all their corruptions.",
+                _grid(
+                    ["Benchmark", "n", "mCE A (%)", "mCE B (%)", "A − B [95%]"],
+                    [[row.benchmark, *_number_texts(row)] for row in self.mces],
+                ),
+            ]
+        blocks.append("\n".join(f"- {plain(footnote)}" for footnote in self.footnotes))
+        return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def compare(a: Path, b: Path, seed: int = 0) -> Comparison:
+    """Compare two subjects wherever both have measured top-1 on the same images, joined by image id.
 
     Args:
         a: Folder of a subject in an output folder, such as ``runs/demo/CIM``.
         b: Folder of the other.
         seed: Of the bootstrap.
 
-    Returns:
-        Markdown.
-
     Raises:
         ValueError: If a folder is none or has no measured records, if nothing can be paired, if the two measured
             different images or labels under one name, or if outcomes cannot be read.
     """
     ours, theirs = jobs_of(a), jobs_of(b)
-    rows, corrupted, left_out = [], [], list[str]()
+    accuracies: list[AccuracyRow] = []
+    mces: list[MceRow] = []
+    footnotes: list[str] = []
     for place in sorted(ours.keys() & theirs.keys()):
         pair = ours[place], theirs[place]
         if reason := unpaired(*pair):
-            left_out.append(f"left out: {' '.join(place[:2])}, {reason}")
+            footnotes.append(f"left out: {' '.join(place[:2])}, {reason}")
             continue
-        frames = aligned(place, pair)
-        for variant in (name for name in pair[0].records if name in pair[1].records):
-            if row := _row(variant, pair, frames, seed):
-                rows.append([*place[:2], variant or DASH, *row])
+        outcomes = aligned(place, pair)
+        for key in (key for key in pair[0].records if key in pair[1].records):
+            if row := _accuracy_row(place, key, pair, outcomes, seed):
+                accuracies.append(row)
             else:
-                name = " ".join(filter(None, (*place[:2], variant)))
-                left_out.append(f"left out: {name}, the outcomes kept are not those behind the records")
-        if place[0] == "corruptions" and (row := _mce_row(frames, seed)):
-            corrupted.append([place[1], *row])
-        left_out.extend(_settings_note(place, pair))
-    if not rows:
-        reasons = f": {'; '.join(left_out)}" if left_out else ""
+                name = " ".join(filter(None, (*place[:2], _name(key, pair[0]))))
+                footnotes.append(f"left out: {name}, the outcomes kept are not those behind the records")
+        if place[0] == "corruptions" and (total := _mce_row(place, outcomes, seed)):
+            mces.append(total)
+        footnotes.extend(_settings_footnotes(place, pair))
+    if not accuracies:
+        reasons = f": {'; '.join(footnotes)}" if footnotes else ""
         raise ValueError(f"{a} and {b} have no outcomes of the same evaluation to compare{reasons}")
-    return _text((a, b), rows, corrupted, left_out)
+    return Comparison(a=a, b=b, accuracies=tuple(accuracies), mces=tuple(mces), footnotes=tuple(footnotes))
 
 
-def _row(variant: str, pair: tuple[Job, Job], frames: tuple[pd.DataFrame, pd.DataFrame], seed: int) -> list[str] | None:
-    """Numbers of one variant; ``None`` if the outcomes do not amount to what was recorded."""
-    found = []
-    for job, frame in zip(pair, frames, strict=True):
-        measurement, column = job.records[variant].measurement, column_of(frame, variant)
+def _name(key: FacetKey, job: EvaluatedJob) -> str:
+    return column_name(dict(key), job.first.protocol.settings) if key else ""
+
+
+def _accuracy_row(
+    place: Place,
+    key: FacetKey,
+    pair: tuple[EvaluatedJob, EvaluatedJob],
+    outcomes: tuple[Outcomes, Outcomes],
+    seed: int,
+) -> AccuracyRow | None:
+    """Numbers under some facets; ``None`` if the outcomes do not amount to what was recorded."""
+    facets, found = dict(key), []
+    for job, own in zip(pair, outcomes, strict=True):
+        measurement = job.records[key].measurement
         assert measurement is not None
-        if column is None:
+        if not own.has(facets):
             return None
-        present, hit = hits(frame, column)
+        present, hit = own.hits(facets)
         if hit.size != measurement.n or abs(hit.mean() - measurement.value) > 1e-9:
             return None
         found.append((present, hit))
     (images, one), (others, two) = found
     if not np.array_equal(images, others):
         return None
-    low, high = paired_bootstrap(one, two, seed)
     only_a, only_b = discordant(one, two)
-    return [
-        f"{len(one):,}",
-        f"{100 * one.mean():.1f}",
-        f"{100 * two.mean():.1f}",
-        _difference((only_a - only_b) / len(one), low, high),
-        f"{only_a:,}",
-        f"{only_b:,}",
-        _p_value(mcnemar(one, two)),
-    ]
+    return AccuracyRow(
+        evaluator=place[0],
+        benchmark=place[1],
+        facets=facets,
+        name=_name(key, pair[0]),
+        n=len(one),
+        a=float(one.mean()),
+        b=float(two.mean()),
+        difference=(only_a - only_b) / len(one),
+        interval=paired_bootstrap(one, two, seed),
+        only_a=only_a,
+        only_b=only_b,
+        p=mcnemar(one, two),
+    )
 
 
-def _mce_row(frames: tuple[pd.DataFrame, pd.DataFrame], seed: int) -> list[str] | None:
-    """Numbers of mCE, over the images that both have under all corruptions; ``None`` if either lacks one."""
-    if not all(name in frame for name in VARIANTS for frame in frames):
+def _mce_row(place: Place, outcomes: tuple[Outcomes, Outcomes], seed: int) -> MceRow | None:
+    """Numbers of mCE; ``None`` if either lacks a corruption, or no image has all."""
+    wanted = [damage_facets(damage) for damage in DAMAGES]
+    if not all(own.has(facets) for facets in wanted for own in outcomes):
         return None
-    (rows, one), (others, two) = (wrong(frame, VARIANTS) for frame in frames)
+    (rows, one), (others, two) = (own.wrong(wanted) for own in outcomes)
     if not rows.index.equals(others.index) or rows.empty:
         return None
-    shares = image_mce(one), image_mce(two)
-    low, high = bootstrap_mean(shares[0] - shares[1], seed)
-    values = [float(share.mean()) for share in shares]
-    difference = _difference(values[0] - values[1], low, high)
-    return [f"{len(rows):,}", f"{100 * values[0]:.1f}", f"{100 * values[1]:.1f}", difference]
+    a, b = (image_mce(dict(zip(DAMAGES, flags, strict=True))) for flags in (one, two))
+    values = float(a.mean()), float(b.mean())
+    return MceRow(
+        benchmark=place[1],
+        n=len(rows),
+        a=values[0],
+        b=values[1],
+        difference=values[0] - values[1],
+        interval=bootstrap_mean(a - b, seed),
+    )
 
 
-def _difference(value: float, low: float, high: float) -> str:
-    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def _p_value(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
-
-
-def _settings_note(place: Place, pair: tuple[Job, Job]) -> list[str]:
+def _settings_footnotes(place: Place, pair: tuple[EvaluatedJob, EvaluatedJob]) -> list[str]:
     passed = [job.first.protocol.passed for job in pair]
     differing = sorted(k for k in passed[0].keys() | passed[1].keys() if passed[0].get(k) != passed[1].get(k))
     partial = ["only a part of the images was measured"] if any(j.first.protocol.partial for j in pair) else []
     settings = [f"A and B differ in {', '.join(differing)}"] if differing else []
-    return [f"{' '.join(place[:2])}: {note}" for note in (*settings, *partial)]
+    return [f"{' '.join(place[:2])}: {text}" for text in (*settings, *partial)]
 
 
-def _text(
-    folders: tuple[Path, Path], rows: Sequence[Sequence[str]], corrupted: Sequence[Sequence[str]], notes: Sequence[str]
-) -> str:
-    header = ["Evaluator", "Benchmark", "Variant", "n", "A (%)", "B (%)", "A − B [95%]", "only A", "only B", "p"]
-    blocks = [
-        f"### A: {plain(str(folders[0]))}, B: {plain(str(folders[1]))}",
-        "Top-1 on the same images: difference with a 95% bootstrap interval over images, images that only one has "
-        "right,\nand McNemar's exact two-sided p, not corrected for the number of rows.",
-        _grid(header, rows),
-    ]
-    if corrupted:
-        header = ["Benchmark", "n", "mCE A (%)", "mCE B (%)", "A − B [95%]"]
-        blocks += [
-            "mCE, lower is better; the bootstrap is over images with all their corruptions.",
-            _grid(header, corrupted),
-        ]
-    blocks.append("\n".join(f"- {plain(note)}" for note in notes))
-    return "\n\n".join(block for block in blocks if block) + "\n"
+def _accuracy_texts(row: AccuracyRow) -> list[str]:
+    counts = [f"{row.only_a:,}", f"{row.only_b:,}"]
+    p = f"{row.p:.3f}" if row.p >= 0.001 else f"{row.p:.1e}"
+    return [row.evaluator, row.benchmark, row.name or DASH, *_number_texts(row), *counts, p]
+
+
+def _number_texts(row: AccuracyRow | MceRow) -> list[str]:
+    low, high = row.interval
+    difference = f"{100 * row.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return [f"{row.n:,}", f"{100 * row.a:.1f}", f"{100 * row.b:.1f}", difference]
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from cim_bench.data.images import ImageSet
 from cim_bench.models.checkpoint import Meta, save_checkpoint
-from cim_bench.records.outcomes import write_outcomes
+from cim_bench.records.facets import Facets
+from cim_bench.records.outcomes import outcomes_file, write_outcomes
+from cim_bench.records.record import ProtocolInfo
 from cim_bench.spec import Data, Machine
 
 CLASSIFIER = "classifier"
@@ -27,6 +29,7 @@ class Context:
         folder: The job's own folder.
         subject: Identity of the weights.
         key: The job's key.
+        protocol: The evaluator as records name it; its settings tell how outcome columns are called.
         main: False on all but the main process, which alone writes.
         warnings: Sentences that end up as footnotes of the job's cells.
     """
@@ -37,6 +40,7 @@ class Context:
     folder: Path
     subject: Meta
     key: str = ""
+    protocol: ProtocolInfo = field(default_factory=lambda: ProtocolInfo(evaluator="", version=0))
     main: bool = True
     warnings: list[str] = field(default_factory=list)
 
@@ -65,13 +69,29 @@ class Context:
         return images
 
     def save_outcomes(
-        self, images: ImageSet, labels: Tensor, predictions: Mapping[str, Tensor], part: str = "all"
+        self,
+        images: ImageSet,
+        labels: Tensor,
+        predictions: Tensor | Sequence[tuple[Facets, Tensor]],
+        part: str = "all",
     ) -> None:
-        """Keep the outcome of each sample (id, label, one prediction column a variant) in ``outcomes/PART.parquet``."""
+        """Keep the outcome of each sample in ``outcomes/PART.parquet``: its id, its label, and what was predicted.
+
+        Args:
+            images: The set.
+            labels: (N,) on the CPU, in the set's order.
+            predictions: (N,) likewise; where one protocol makes several, pairs of their facets and such a tensor.
+            part: Name of the file.
+
+        Raises:
+            ValueError: If facets are unknown, or two of them would share a column.
+            OSError: Naming the file, if it cannot be written.
+        """
         if self.main:
             ids = [images.image_id(i) for i in range(len(images))]
-            answers = {variant: values.numpy() for variant, values in predictions.items()}
-            write_outcomes(self.folder, part, ids, labels.numpy(), answers)
+            pairs = [({}, predictions)] if isinstance(predictions, Tensor) else predictions
+            answers = [(facets, values.numpy()) for facets, values in pairs]
+            write_outcomes(outcomes_file(self.folder, part), ids, labels.numpy(), answers, self.protocol)
 
     def save_classifier(self, state: Mapping[str, Tensor], meta: Meta) -> None:
         """Keep the fine-tuned child checkpoint, which classifier evaluators use."""

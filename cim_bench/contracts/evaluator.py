@@ -11,7 +11,9 @@ from cim_bench.contracts.context import Context
 from cim_bench.contracts.parts import Part
 from cim_bench.engine.inference import ImageBatch, Transform
 from cim_bench.models.backbone import Backbone
+from cim_bench.records.facets import Facets
 from cim_bench.records.measurement import Measurement
+from cim_bench.records.outcomes import Count
 from cim_bench.spec import Data, PlugIn
 
 
@@ -59,8 +61,8 @@ class SetEvaluator(Evaluator):
 
     def answers(
         self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: ImageBatch
-    ) -> Iterator[tuple[str, str, Tensor]]:
-        """Model name, variant and predicted labels (B,) for one batch.
+    ) -> Iterator[tuple[str, Facets, Tensor]]:
+        """Model name, facets and predicted labels (B,) for one batch; the same ones in the same order for every batch.
 
         Args:
             part: What is being passed over.
@@ -70,6 +72,6 @@ class SetEvaluator(Evaluator):
         """
         raise NotImplementedError
 
-    def measure(self, tally: Mapping[str, tuple[int, int]], ctx: Context) -> Iterator[Measurement]:
-        """Measurements from correct answers and number of images, by variant."""
+    def measure(self, counts: Sequence[Count], ctx: Context) -> Iterator[Measurement]:
+        """Measurements from correct answers and number of images, by facets."""
         raise NotImplementedError

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cim_bench.common.hashing import stable_hash
 from cim_bench.common.seeds import sample_seed
 from cim_bench.data.images import ImageSet
 from cim_bench.engine.inference import ImageBatch
+from cim_bench.records.facets import Facets
 
 ENOUGH = 5_000  # images a part: what a kill can cost
 
@@ -23,14 +24,14 @@ class Part:
         name: Name of that file.
         images: What is decoded.
         subset: True for a part of the stratified subset that is measured first.
-        variant: What the evaluator calls this part's answers, where a part is one variant.
+        facets: Of this part's answers, where all of them have the same.
         seed: Of random choices about its images.
     """
 
     name: str
     images: ImageSet
     subset: bool = False
-    variant: str = ""
+    facets: Facets = field(default_factory=dict)
     seed: int = 0
 
     def sample_seeds(self, batch: ImageBatch) -> list[int]:
@@ -39,7 +40,13 @@ class Part:
 
 
 def split_parts(
-    images: ImageSet, *, seed: int = 0, subset: int = 0, prefix: str = "images", variant: str = "", size: int = ENOUGH
+    images: ImageSet,
+    *,
+    seed: int = 0,
+    subset: int = 0,
+    prefix: str = "images",
+    facets: Facets | None = None,
+    size: int = ENOUGH,
 ) -> list[Part]:
     """A set in parts: first a subset in which all classes are as equally frequent as can be, then the rest.
 
@@ -48,13 +55,13 @@ def split_parts(
         seed: Of the choice of the subset, and of the parts.
         subset: Images of the subset; 0, or at least as many as there are, for none.
         prefix: Of the parts' names.
-        variant: Of the parts.
+        facets: Of the parts; none by default.
         size: Most images in a later part.
     """
     first = sorted(stratified_order(images, seed)[:subset]) if 0 < subset < len(images) else []
     chosen = set(first)
     rest = [place for place in range(len(images)) if place not in chosen]
-    common: dict[str, Any] = {"variant": variant, "seed": seed}
+    common: dict[str, Any] = {"facets": facets or {}, "seed": seed}
     parts = [Part(name=f"{prefix}-subset", images=images.take(first), subset=True, **common)] if first else []
     for number, start in enumerate(range(0, len(rest), size)):
         chunk = images.take(rest[start : start + size])

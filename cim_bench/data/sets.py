@@ -53,6 +53,36 @@ def expected_images(name: str) -> tuple[int, ...]:
     return next((r.images for (kind, split), r in RELEASES.items() if kind.lower() == name and not split), ())
 
 
+# What may follow the name of the set that another one was made from: ``photos-a``, ``photos-c-generated``.
+SHIFTS = ("a", "r", "sketch", "v2", "real")
+CORRUPTED = ("c-generated", "c")
+
+
+class Origin(NamedTuple):
+    """Where a set comes from.
+
+    Attributes:
+        base: The set that it was made from, or collected to stand beside; itself, if its name follows no convention.
+        change: What was done to that set: one of `SHIFTS` or `CORRUPTED`, or empty.
+    """
+
+    base: str
+    change: str
+
+
+def origin(name: str) -> Origin:
+    """Of ``BASE-a``, ``BASE-r``, ``BASE-sketch``, ``BASE-v2``, ``BASE-real``, ``BASE-c`` and ``BASE-c-generated``.
+
+    The released sets are called imagenet-..., and belong to imagenet-1k; generated corruptions are called after the
+    very set that is corrupted.
+    """
+    for change in (*CORRUPTED, *SHIFTS):
+        base = name.removesuffix(f"-{change}")
+        if base and base != name:
+            return Origin("imagenet-1k" if base == "imagenet" and change != "c-generated" else base, change)
+    return Origin(name, "")
+
+
 CLASSES: dict[str, Callable[[], tuple[str, ...]]] = {
     "ImageNet-1k": imagenet_wnids,
     "ImageNet-A": imagenet_a_wnids,

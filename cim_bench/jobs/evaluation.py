@@ -83,6 +83,7 @@ class Evaluations:
             folder=evaluation.folder,
             subject=evaluation.meta,
             key=evaluation.key,
+            protocol=evaluation.protocol,
             main=is_main(),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
@@ -13,7 +14,9 @@ from cim_bench.contracts.evaluator import Evaluator, SetEvaluator
 from cim_bench.contracts.parts import Part
 from cim_bench.engine.devices import make_accelerator
 from cim_bench.engine.inference import ImageBatch, Transform, run_pass
+from cim_bench.jobs.identity import protocol_info
 from cim_bench.models.backbone import Backbone
+from cim_bench.records.facets import FacetKey
 from cim_bench.records.measurement import Measurement
 from cim_bench.records.outcomes import outcomes_file, read_outcomes, tally
 
@@ -54,11 +57,13 @@ def measurements(evaluator: SetEvaluator, ctx: Context, parts: Sequence[Part] | 
     """
     counted = evaluator.parts(ctx) if parts is None else parts
     ctx.warnings.clear()  # what the subset gave rise to is said anew of the whole
-    return list(evaluator.measure(tally(outcomes_file(ctx.folder, part.name) for part in counted), ctx))
+    counts = tally((outcomes_file(ctx.folder, part.name) for part in counted), ctx.protocol)
+    return list(evaluator.measure(counts, ctx))
 
 
 def measure(evaluator: Evaluator, model: Backbone, ctx: Context) -> list[Measurement]:
     """What one evaluator measures of one model."""
+    ctx = replace(ctx, protocol=protocol_info(evaluator))
     if not isinstance(evaluator, SetEvaluator):
         return list(evaluator.run(model, ctx))
     for _stage in passes(evaluator, {"": model}, {"": ctx}):
@@ -86,14 +91,14 @@ def _one_pass(
     machine = next(iter(contexts.values())).machine
     outputs, labels = run_pass(partial(_answers, evaluator, part, groups), part.images, list(groups), machine=machine)
     for name in models:
-        answers = {variant: values for (model, variant), values in outputs.items() if model == name}
+        answers = [(dict(facets), values) for (model, facets), values in outputs.items() if model == name]
         contexts[name].save_outcomes(part.images, labels, answers, part.name)
     make_accelerator(machine).wait_for_everyone()  # before another process looks for the file
 
 
 def _answers(
     evaluator: SetEvaluator, part: Part, groups: Mapping[Transform, Mapping[str, Backbone]], batch: ImageBatch
-) -> Iterator[tuple[tuple[str, str], Tensor]]:
+) -> Iterator[tuple[tuple[str, FacetKey], Tensor]]:
     for transform, models in groups.items():
-        for name, variant, values in evaluator.answers(part, models, batch.images[transform], batch):
-            yield (name, variant), values
+        for name, facets, values in evaluator.answers(part, models, batch.images[transform], batch):
+            yield (name, tuple(facets.items())), values

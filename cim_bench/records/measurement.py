@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from cim_bench.records.facets import Facets, check_facets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,10 @@ class Measurement:
         metric: A key of `METRICS`.
         value: Raw value in the metric's unit; a fraction in [0, 1], never a percentage.
         n: How many samples the value rests on; at least 1.
-        variant: What distinguishes rows of one protocol, e.g. ``k=20``; empty if nothing does.
+        facets: What distinguishes numbers of one protocol, e.g. ``{"k": 20}``; numbers are kept exactly.
 
     Raises:
-        ValueError: For an unknown metric, an empty set, or a value that is not finite or out of range.
+        ValueError: For an unknown metric or facet, an empty set, or a value that is not finite or out of range.
     """
 
     benchmark: str
@@ -49,9 +51,10 @@ class Measurement:
     metric: str
     value: float
     n: int
-    variant: str = ""
+    facets: Facets = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_facets(self.facets)
         if self.metric not in METRICS:
             raise ValueError(f"metric {self.metric!r} is not known; choose one of {', '.join(sorted(METRICS))}")
         if self.n < 1:

@@ -1,15 +1,16 @@
 """The outcome of every sample, in Parquet: what intervals, paired tests and later scores are computed from.
 
-A job keeps ``outcomes/PART.parquet``: columns ``id`` and ``label``, and one column of predicted labels for
-each variant. An answer is right where it equals the label.
+A job keeps ``outcomes/PART.parquet``: columns ``id`` and ``label``, and a column of predicted labels for each set of
+facets, which are kept with the column as JSON. An answer is right where it equals the label.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +19,23 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cim_bench.common.files import write_atomic
+from cim_bench.records.facets import FacetKey, Facets, check_facets, column_name, facet_key
+from cim_bench.records.record import ProtocolInfo
+from cim_bench.records.upgrade import column_facets
 
 Labels: TypeAlias = NDArray[np.int64]
 
 OUTCOMES = "outcomes"
+KEYS = ("id", "label")
+_FACETS = b"facets"  # of a Parquet field's metadata
+
+
+class Count(NamedTuple):
+    """How many of `n` images were answered right under `facets`."""
+
+    facets: Facets
+    right: int
+    n: int
 
 
 def outcomes_file(folder: Path, part: str) -> Path:
@@ -30,53 +44,88 @@ def outcomes_file(folder: Path, part: str) -> Path:
 
 
 def write_outcomes(
-    folder: Path, part: str, ids: Sequence[str], labels: Labels, predictions: Mapping[str, Labels]
+    file: Path,
+    ids: Sequence[str],
+    labels: Labels,
+    predictions: Iterable[tuple[Facets, Labels]],
+    protocol: ProtocolInfo,
 ) -> None:
     """Write the outcomes of one part, whole or not at all.
 
     Args:
-        folder: The job's.
-        part: Its name; a file name.
+        file: As of `outcomes_file`.
         ids: (N,) image ids.
         labels: (N,)
-        predictions: (N,) predicted labels by variant; the empty variant's column is called ``prediction``.
+        predictions: (N,) predicted labels by facets.
+        protocol: What answered; its settings tell how columns are called.
 
     Raises:
+        ValueError: If facets are unknown, or two of them would share a column.
         OSError: Naming the file, if it cannot be written.
     """
-    columns = {"id": pa.array(ids, pa.string()), "label": labels}
-    columns |= {variant or "prediction": values for variant, values in predictions.items()}
+    columns = [pa.array(ids, pa.string()), pa.array(labels, pa.int64())]
+    fields = [pa.field(KEYS[0], pa.string()), pa.field(KEYS[1], pa.int64())]
+    taken: dict[str, object] = {name: name for name in KEYS}
+    for facets, values in predictions:
+        check_facets(facets)
+        name = column_name(facets, protocol.settings)
+        if name in taken:
+            raise ValueError(f"facets {dict(facets)} and {taken[name]} are both called {name!r}; make them differ more")
+        taken[name] = dict(facets)
+        columns.append(pa.array(values, pa.int64()))
+        fields.append(pa.field(name, pa.int64(), metadata={_FACETS: json.dumps(dict(facets), allow_nan=False)}))
     memory = io.BytesIO()
-    pq.write_table(pa.table(columns), memory)
-    write_atomic(outcomes_file(folder, part), memory.getvalue())
+    pq.write_table(pa.table(columns, schema=pa.schema(fields)), memory)
+    write_atomic(file, memory.getvalue())
 
 
 def read_outcomes(file: Path) -> pa.Table:
     """One part's outcomes.
 
     Raises:
-        ValueError: Naming the file, if it is damaged.
+        ValueError: Naming the file, if it is damaged, or does not hold outcomes.
     """
     try:
-        return pq.read_table(file)
+        table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{file} is damaged ({str(error).splitlines()[0]}); delete it and run the same command again"
-        ) from error
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{file} is damaged ({reason}); delete it and run the same command again") from error
+    if lacking := [name for name in KEYS if name not in table.column_names]:
+        raise ValueError(f"{file} has no column {' and '.join(lacking)}; it does not hold outcomes")
+    for name in table.column_names:
+        if name != KEYS[0] and table.schema.field(name).type != pa.int64():
+            raise ValueError(f"{file}: column {name!r} does not hold whole numbers (int64); it does not hold outcomes")
+    return table
 
 
-def tally(files: Iterable[Path]) -> dict[str, tuple[int, int]]:
-    """Right answers and number of images by variant, over all parts.
+def facets_by_column(table: pa.Table, protocol: ProtocolInfo) -> dict[str, Facets]:
+    """The facets of each column of predictions.
+
+    Args:
+        table: As of `read_outcomes`.
+        protocol: What answered: version 0.1.0 kept names alone, which mean something together with it.
+    """
+    found: dict[str, Facets] = {}
+    for field in table.schema:
+        if field.name not in KEYS:
+            kept = (field.metadata or {}).get(_FACETS)
+            found[field.name] = (
+                json.loads(kept) if kept else column_facets(field.name, protocol.evaluator, protocol.settings)
+            )
+    return found
+
+
+def tally(files: Iterable[Path], protocol: ProtocolInfo) -> list[Count]:
+    """Right answers and number of images by facets, over all parts, in the order in which they are first met.
 
     Raises:
         ValueError: Naming the file, if one is damaged.
     """
-    counts: dict[str, tuple[int, int]] = {}
+    counts: dict[FacetKey, Count] = {}
     for file in files:
         table = read_outcomes(file)
-        for column in table.column_names[2:]:
-            variant = "" if column == "prediction" else column
-            right, n = counts.get(variant, (0, 0))
-            hits = pc.sum(pc.equal(table[column], table["label"])).as_py() or 0
-            counts[variant] = (right + hits, n + table.num_rows)
-    return counts
+        for column, facets in facets_by_column(table, protocol).items():
+            hits = pc.sum(pc.equal(table[column], table[KEYS[1]])).as_py() or 0
+            _, right, n = counts.get(facet_key(facets), Count({}, 0, 0))
+            counts[facet_key(facets)] = Count(facets, right + hits, n + table.num_rows)
+    return list(counts.values())

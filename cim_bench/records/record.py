@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cim_bench.records.measurement import Measurement
+from cim_bench.records.upgrade import FIRST_SCHEMA, upgrade
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,17 +129,18 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str) -> Record:
-        """Inverse of `to_json`.
+        """Inverse of `to_json`; records of version 0.1.0 become what they would be now.
 
         Raises:
-            ValueError: If the line is not a record of this schema version.
+            ValueError: If the line is not a record, or one of a schema that this version does not know.
         """
         raw = json.loads(line)
         if not isinstance(raw, dict):
             raise ValueError(f"not a record: {line[:40]!r}")
-        if raw.get("schema") != SCHEMA_VERSION:
+        if raw.get("schema") not in (FIRST_SCHEMA, SCHEMA_VERSION):
             raise ValueError(f"record schema {raw.get('schema')!r} is not {SCHEMA_VERSION}")
         try:
+            raw = upgrade(raw) if raw["schema"] == FIRST_SCHEMA else raw
             return cls(
                 key=raw["key"],
                 subject=SubjectInfo(**raw["subject"]),
@@ -147,5 +149,5 @@ class Record:
                 measurement=Measurement(**raw["measurement"]) if raw["measurement"] else None,
                 warnings=tuple(raw["warnings"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a record: {error}") from error

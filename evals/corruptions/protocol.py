@@ -6,7 +6,7 @@ and the mean are derived from them in `cim_bench.reports`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,15 +21,16 @@ from cim_bench.data.images import ImageSet
 from cim_bench.data.sets import CORRUPTIONS as RELEASED
 from cim_bench.data.transforms import EvalTransform, StoredPixels
 from cim_bench.engine.inference import ImageBatch, Transform
-from cim_bench.evals.classes import class_indices, count_notes, predict
+from cim_bench.evals.classes import class_indices, count_warnings, predict
 from cim_bench.evals.corruptions.generate import CORRUPTIONS, SEVERITIES, corrupt_as_released, frost_source
 from cim_bench.evals.corruptions.write import MANIFEST
 from cim_bench.models.backbone import Backbone
+from cim_bench.records.facets import CLEAN, Facets
 from cim_bench.records.measurement import Measurement
+from cim_bench.records.outcomes import Count
 from cim_bench.spec import Data
 
 GROUPS = ("", *RELEASED)  # the released archives hold one group of corruptions each: noise, blur, ...
-CLEAN = "clean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +61,13 @@ class Corruptions(SetEvaluator):
             return ((data, data.val_split),)
         return tuple((folder, folder.val_split) for folder in self.folders().values())
 
-    def folders(self) -> dict[str, Data]:
-        """The released folders by variant, ``gaussian_noise-1`` to ``jpeg_compression-5``.
+    def folders(self) -> dict[tuple[str, int], Data]:
+        """The released folders by corruption and severity.
 
         Raises:
             ValueError: Naming every corruption and severity that is missing.
         """
-        found: dict[str, Data] = {}
+        found: dict[tuple[str, int], Data] = {}
         missing = []
         for name in CORRUPTIONS:
             for severity in SEVERITIES:
@@ -75,7 +76,7 @@ class Corruptions(SetEvaluator):
                 if place is None:
                     missing.append(f"{name}/{severity}")
                 else:
-                    found[f"{name}-{severity}"] = replace(self.data, root=str(place), val_split=str(severity))
+                    found[name, severity] = replace(self.data, root=str(place), val_split=str(severity))
         if missing:
             raise ValueError(
                 f"{self.data.root} lacks {len(missing)} of 75 folders CORRUPTION/SEVERITY, e.g. {missing[0]}; "
@@ -99,13 +100,18 @@ class Corruptions(SetEvaluator):
             return split_parts(ctx.scored_images(), seed=ctx.seed, subset=self.subset, size=1000)
         parts: list[Part] = []
         first: ImageSet | None = None
-        for variant, folder in self.folders().items():
+        for (name, severity), folder in self.folders().items():
             images = ImageSet(folder, folder.val_split)
             first = first or images
             if [images.image_id(i) for i in range(len(images))] != [first.image_id(i) for i in range(len(first))]:
                 raise ValueError(f"{folder.root}/{folder.val_split} does not hold the same images as the first folder")
             parts += split_parts(
-                images, seed=ctx.seed, subset=self.subset, prefix=variant, variant=variant, size=len(images)
+                images,
+                seed=ctx.seed,
+                subset=self.subset,
+                prefix=f"{name}-{severity}",
+                facets={"corruption": name, "severity": severity},
+                size=len(images),
             )
         return sorted(parts, key=lambda part: not part.subset)  # stable
 
@@ -120,23 +126,24 @@ class Corruptions(SetEvaluator):
     @torch.no_grad()
     def answers(
         self, part: Part, models: Mapping[str, Backbone], pixels: Tensor, batch: ImageBatch
-    ) -> Iterator[tuple[str, str, Tensor]]:
+    ) -> Iterator[tuple[str, Facets, Tensor]]:
         """Of generated sets, each image is corrupted once for all models."""
-        for variant, images in self._views(part, pixels, batch):
+        for facets, images in self._views(part, pixels, batch):
             for name, model in models.items():
-                yield name, variant, predict(model, images.float() / 255, part.images.classes)
+                yield name, facets, predict(model, images.float() / 255, part.images.classes)
 
-    def _views(self, part: Part, pixels: Tensor, batch: ImageBatch) -> Iterator[tuple[str, Tensor]]:
+    def _views(self, part: Part, pixels: Tensor, batch: ImageBatch) -> Iterator[tuple[Facets, Tensor]]:
         if self.source == "released":
-            yield part.variant, pixels
+            yield part.facets, pixels
             return
-        yield CLEAN, pixels
+        yield {"corruption": CLEAN}, pixels
         seeds = torch.tensor(part.sample_seeds(batch))
         for name in CORRUPTIONS:
             for severity in SEVERITIES:
-                yield f"{name}-{severity}", corrupt_as_released(pixels, name, severity, seeds)
+                facets: Facets = {"corruption": name, "severity": severity}
+                yield facets, corrupt_as_released(pixels, name, severity, seeds)
 
-    def measure(self, tally: Mapping[str, tuple[int, int]], ctx: Context) -> Iterator[Measurement]:
+    def measure(self, counts: Sequence[Count], ctx: Context) -> Iterator[Measurement]:
         """One row a corruption and severity."""
         benchmark = self.data.name
         if self.source == "generated":
@@ -146,6 +153,6 @@ class Corruptions(SetEvaluator):
                 ctx.warnings.append("frost with a procedural texture instead of the published photographs")
         elif (Path(self.data.root) / MANIFEST).exists():
             ctx.warnings.append(f"files made by cim-bench data corrupt, not the released ones of {self.data.name}")
-        ctx.warnings.extend(count_notes(benchmark, max(n for _, n in tally.values())))
-        for variant, (right, n) in tally.items():
-            yield Measurement(benchmark=benchmark, split="test", metric="top1", value=right / n, n=n, variant=variant)
+        ctx.warnings.extend(count_warnings(benchmark, max(count.n for count in counts)))
+        for facets, right, n in counts:
+            yield Measurement(benchmark=benchmark, split="test", metric="top1", value=right / n, n=n, facets=facets)

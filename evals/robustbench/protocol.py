@@ -39,6 +39,7 @@ from cim_bench.evals.robustbench.library import (
     served,
 )
 from cim_bench.models.backbone import Backbone
+from cim_bench.records.facets import CLEAN, Facets
 from cim_bench.records.measurement import Measurement
 from cim_bench.spec import Data
 
@@ -95,11 +96,9 @@ class RobustBench(Evaluator):
         pixels, labels = _read(images, EvalTransform(model.arch.image_size, self.crop_pct), ctx)
         outcomes = self._attacked(library, model, pixels.float() / 255, labels, ctx)
         ctx.save_outcomes(images, labels, outcomes)
-        for variant, predictions in outcomes.items():
+        for facets, predictions in outcomes:
             value, n = accuracy(predictions, labels)
-            yield Measurement(
-                benchmark=images.name, split=images.split, metric="top1", value=value, n=n, variant=variant
-            )
+            yield Measurement(benchmark=images.name, split=images.split, metric="top1", value=value, n=n, facets=facets)
         if self.corruptions == "released":
             yield self._mean(library, model, self._stored(model, ctx), self.corrupted.name, ctx)
         if self.corruptions == "generated":
@@ -134,7 +133,7 @@ class RobustBench(Evaluator):
 
     def _attacked(
         self, library: Any, model: Backbone, images: Tensor, labels: Tensor, ctx: Context
-    ) -> dict[str, Tensor]:
+    ) -> list[tuple[Facets, Tensor]]:
         """Predictions (N,) on images (N, 3, H, W) in [0, 1] and on what AutoAttack made of them."""
         attack = StandardAttack(attacks=self.attacks_to_run or STANDARD, seed=ctx.seed, classes=model.num_classes)
         quiet = contextlib.redirect_stdout(sys.stderr)  # benchmark prints its results
@@ -149,10 +148,12 @@ class RobustBench(Evaluator):
                 batch_size=ctx.machine.micro_batch,
                 eps=self.eps,
             )
-        sets = {"clean": images, "autoattack": attack.adversarial}
+        sets = {CLEAN: images, "autoattack": attack.adversarial}
+        outcomes: list[tuple[Facets, Tensor]] = []
         with fp32_eval(model):
-            outcomes = {name: predict_by_library(library, model, shown, labels, ctx) for name, shown in sets.items()}
-        right = [int((predictions == labels).sum()) for predictions in outcomes.values()]
+            for name, shown in sets.items():
+                outcomes.append(({"attack": name}, predict_by_library(library, model, shown, labels, ctx)))
+        right = [int((predictions == labels).sum()) for _, predictions in outcomes]
         ctx.warnings.extend(doubts(images, attack.adversarial, self.eps, right, claimed))
         if set(self.attacks_to_run or STANDARD) != set(STANDARD):
             ctx.warnings.append(f"not standard AutoAttack but {', '.join(self.attacks_to_run)} alone")
@@ -162,13 +163,15 @@ class RobustBench(Evaluator):
 
     def _mean(self, library: Any, model: Backbone, sets: Iterator[_Set], name: str, ctx: Context) -> Measurement:
         """RobustBench's mean of 75 accuracies: over equally many images each, so one fraction of all answers."""
-        outcomes: dict[str, Tensor] = {}
+        outcomes: list[tuple[Facets, Tensor]] = []
         with fp32_eval(model):
             for made in sets:
-                outcomes[made.variant] = predict_by_library(library, model, made.pixels.float() / 255, made.labels, ctx)
+                predictions = predict_by_library(library, model, made.pixels.float() / 255, made.labels, ctx)
+                outcomes.append(({"corruption": made.corruption, "severity": made.severity}, predictions))
         ctx.save_outcomes(made.images, made.labels, outcomes, part="corruptions")
-        value, n = accuracy(torch.cat(list(outcomes.values())), made.labels.repeat(len(outcomes)))
-        return Measurement(benchmark=name, split="test", metric="top1", value=value, n=n, variant="corruptions")
+        value, n = accuracy(torch.cat([found for _, found in outcomes]), made.labels.repeat(len(outcomes)))
+        facets = {"mean": "corruptions"}
+        return Measurement(benchmark=name, split="test", metric="top1", value=value, n=n, facets=facets)
 
     def _generated(self, images: ImageSet, pixels: Tensor, labels: Tensor, ctx: Context) -> Iterator[_Set]:
         """Corrupted copies of pixels (N, 3, H, W) uint8 after resize and crop; seeded for each image by its id."""
@@ -178,24 +181,25 @@ class RobustBench(Evaluator):
         seeds = torch.tensor([sample_seed(ctx.seed, images.image_id(i)) for i in range(len(images))])
         for name in CORRUPTIONS:
             for severity in SEVERITIES:
-                yield _Set(f"{name}-{severity}", images, corrupt_as_released(pixels, name, severity, seeds), labels)
+                yield _Set(name, severity, images, corrupt_as_released(pixels, name, severity, seeds), labels)
 
     def _stored(self, model: Backbone, ctx: Context) -> Iterator[_Set]:
         """The released files; every folder must hold the same images."""
         first: list[str] = []
-        for variant, images in self._folders(model, ctx):
+        for (name, severity), images in self._folders(model, ctx):
             ids = [images.image_id(i) for i in range(len(images))]
             first = first or ids
             if ids != first:
-                raise ValueError(f"{self.corrupted.root}: {variant} does not hold the same images as the first folder")
-            yield _Set(variant, images, *_read(images, StoredPixels(model.arch.image_size), ctx))
+                where = f"{self.corrupted.root}: {name}-{severity}"
+                raise ValueError(f"{where} does not hold the same images as the first folder")
+            yield _Set(name, severity, images, *_read(images, StoredPixels(model.arch.image_size), ctx))
 
-    def _folders(self, model: Backbone, ctx: Context) -> Iterator[tuple[str, ImageSet]]:
-        """Released images by variant; they are never resized, so their size must be the classifier's."""
-        for variant, folder in self._released().folders().items():
+    def _folders(self, model: Backbone, ctx: Context) -> Iterator[tuple[tuple[str, int], ImageSet]]:
+        """Released images by corruption and severity; never resized, so their size must be the classifier's."""
+        for place, folder in self._released().folders().items():
             images = self._take(folder, folder.val_split, model, ctx)
             StoredPixels(model.arch.image_size)(images.read(0)[0])
-            yield variant, images
+            yield place, images
 
 
 def leaderboard_places(images: ImageSet, n: int, seed: int) -> list[int]:
@@ -250,7 +254,8 @@ def doubts(
 class _Set:
     """One corruption at one severity: images, their pixels (N, 3, H, W) uint8 and labels (N,)."""
 
-    variant: str
+    corruption: str
+    severity: int
     images: ImageSet
     pixels: Tensor
     labels: Tensor

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-Flags: TypeAlias = NDArray[np.bool_]
-OUTCOMES = "outcomes"
-KEYS = ("id", "label")
+from cim_bench.records import outcomes as kept
+from cim_bench.records.facets import FacetKey, Facets, facet_key
+from cim_bench.records.outcomes import KEYS, OUTCOMES
+from cim_bench.records.record import ProtocolInfo
+from cim_bench.reports.stats.arrays import Flags
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """The outcomes of a job.
+
+    Attributes:
+        frame: One row an image, with ``id``, ``label`` and columns of predictions. A prediction that an image lacks
+            is missing (``pd.NA``).
+        columns: The name of the column of each prediction, by facets.
+    """
+
+    frame: pd.DataFrame
+    columns: Mapping[FacetKey, str]
+
+    def has(self, facets: Facets) -> bool:
+        """Whether anything was predicted under these facets."""
+        return facet_key(facets) in self.columns
+
+    def hits(self, facets: Facets) -> tuple[Flags, Flags]:
+        """Which images have a prediction under `facets`; and for each of these, whether it is the label."""
+        column = self.columns[facet_key(facets)]
+        present = self.frame[column].notna().to_numpy(dtype=np.bool_)
+        rows = self.frame.loc[present, [column, "label"]].to_numpy(dtype=np.int64)
+        return present, rows[:, 0] == rows[:, 1]
+
+    def wrong(self, wanted: Sequence[Facets]) -> tuple[pd.DataFrame, list[Flags]]:
+        """Misclassified or not, for the images that have a prediction under each of `wanted`.
+
+        Returns:
+            The rows of these images, and for each of `wanted` one flag for each of them, in their order.
+        """
+        columns = [self.columns[facet_key(facets)] for facets in wanted]
+        rows = self.frame.dropna(subset=columns)
+        labels = rows["label"].to_numpy(dtype=np.int64)
+        return rows, [rows[name].to_numpy(dtype=np.int64) != labels for name in columns]
 
 
 def outcome_files(folder: Path, *, partial: bool = False) -> list[Path]:
@@ -30,31 +66,38 @@ def outcome_files(folder: Path, *, partial: bool = False) -> list[Path]:
     return parts or ([single] if single.exists() else [])
 
 
-def read_outcomes(folder: Path, *, partial: bool = False) -> pd.DataFrame:
-    """Outcomes of a job: one row an image, with ``id``, ``label`` and a column of predictions for each variant.
+def read_outcomes(folder: Path, protocol: ProtocolInfo) -> Outcomes:
+    """Outcomes of a job, of the subset alone where its records are partial.
 
     Files with the same columns are chunks of images and are stacked; files with different columns are joined by id.
-    A prediction that an image lacks is missing (``pd.NA``).
 
     Args:
         folder: The job's.
-        partial: As for `outcome_files`.
+        protocol: That of its records.
 
     Raises:
-        ValueError: If there are none, naming the folder; naming the file, if one is corrupt or lacks ``id`` or
+        ValueError: If there are none, naming the folder; naming the file, if one is damaged or lacks ``id`` or
             ``label``; naming folder and image, if an image is there twice or with two labels.
     """
-    files = outcome_files(folder, partial=partial)
+    files = outcome_files(folder, partial=protocol.partial)
     if not files:
         raise ValueError(f"{folder} keeps no outcomes; delete it and evaluate again to have them")
     chunks: dict[tuple[str, ...], list[pa.Table]] = {}
+    columns: dict[FacetKey, str] = {}
     for file in files:
-        table = _read(file)
+        table = kept.read_outcomes(file)
         chunks.setdefault(tuple(sorted(table.column_names)), []).append(table)
-    first, *others = [pa.concat_tables([t.select(names) for t in found]) for names, found in chunks.items()]
+        columns |= {facet_key(facets): name for name, facets in kept.facets_by_column(table, protocol).items()}
     predicted = [name for names in chunks for name in names if name not in KEYS]
     if twice := sorted({name for name in predicted if predicted.count(name) > 1}):
         raise ValueError(f"{folder}: two files with different columns both hold predictions {twice[0]!r}")
+    tables = [pa.concat_tables([table.select(names) for table in found]) for names, found in chunks.items()]
+    return Outcomes(frame=_side_by_side(tables, folder), columns=columns)
+
+
+def _side_by_side(tables: Sequence[pa.Table], folder: Path) -> pd.DataFrame:
+    """Tables with different predictions as one, by image."""
+    first, *others = tables
     # As a rule each file holds the same images in the same order: then nothing is looked up, and the ids, which are
     # most of the work, are read once.
     alike = [all(first[name].equals(other[name]) for name in KEYS) for other in others]
@@ -64,44 +107,6 @@ def read_outcomes(folder: Path, *, partial: bool = False) -> pd.DataFrame:
         if not found:
             whole = _joined(whole, _unique(other.to_pandas(), folder), folder)
     return whole
-
-
-def column_of(frame: pd.DataFrame, variant: str) -> str | None:
-    """The column with a variant's predictions (``prediction`` for the nameless one); ``None`` if there is none."""
-    name = variant or "prediction"
-    return name if name in frame.columns and name not in KEYS else None
-
-
-def hits(frame: pd.DataFrame, column: str) -> tuple[Flags, Flags]:
-    """Which images have a prediction in `column`; and for each of these, whether it is the label."""
-    present = frame[column].notna().to_numpy(dtype=np.bool_)
-    rows = frame.loc[present, [column, "label"]].to_numpy(dtype=np.int64)
-    return present, rows[:, 0] == rows[:, 1]
-
-
-def wrong(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[str, Flags]]:
-    """Misclassified or not, for the images that have a prediction in each of `columns`.
-
-    Returns:
-        The rows of these images, and by column one flag for each of them, in their order.
-    """
-    rows = frame.dropna(subset=list(columns))
-    labels = rows["label"].to_numpy(dtype=np.int64)
-    return rows, {name: rows[name].to_numpy(dtype=np.int64) != labels for name in columns}
-
-
-def _read(file: Path) -> pa.Table:
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{file} is not a readable Parquet file ({reason}); delete it and evaluate again") from error
-    if lacking := [name for name in KEYS if name not in table.column_names]:
-        raise ValueError(f"{file} has no column {' and '.join(lacking)}; it does not hold outcomes")
-    for name in table.column_names:
-        if name != "id" and table.schema.field(name).type != pa.int64():
-            raise ValueError(f"{file}: column {name!r} does not hold whole numbers (int64); it does not hold outcomes")
-    return table
 
 
 def _unique(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:

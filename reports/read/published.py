@@ -7,23 +7,25 @@ from collections.abc import Mapping
 from decimal import Decimal
 from importlib import resources
 
+from cim_bench.records.facets import Facets
 from cim_bench.records.measurement import Measurement
 from cim_bench.records.record import ProtocolInfo, Provenance, Record, SubjectInfo
 
 CITATION = "Li et al., Correlational Image Modeling for Self-Supervised Visual Pre-Training, CVPR 2023 (slides)"
 
 
-# Published metric: benchmark, split, number of images in that split (of one corruption), evaluator, metric, variant.
-_PUBLISHED: Mapping[str, tuple[str, str, int, str, str, str]] = {
-    "top1": ("imagenet-1k", "val", 50_000, "finetune", "top1", ""),
-    "miou": ("ade20k", "val", 2_000, "segmentation", "miou", ""),
-    "fgsm_top1": ("imagenet-1k", "val", 50_000, "adversarial", "top1", "fgsm"),
-    "pgd_top1": ("imagenet-1k", "val", 50_000, "adversarial", "top1", "pgd"),
-    "imagenet_c_mce": ("imagenet-c", "test", 50_000, "corruptions", "mce", ""),
-    "imagenet_a_top1": ("imagenet-a", "test", 7_500, "shifts", "top1", ""),
-    "imagenet_r_top1": ("imagenet-r", "test", 30_000, "shifts", "top1", ""),
-    "imagenet_sketch_top1": ("imagenet-sketch", "test", 50_889, "shifts", "top1", ""),
+# Published metric: benchmark, split, number of images in that split (of one corruption), evaluator, metric, facets.
+_PUBLISHED: Mapping[str, tuple[str, str, int, str, str, Facets]] = {
+    "top1": ("imagenet-1k", "val", 50_000, "finetune", "top1", {}),
+    "miou": ("ade20k", "val", 2_000, "segmentation", "miou", {}),
+    "fgsm_top1": ("imagenet-1k", "val", 50_000, "adversarial", "top1", {"attack": "fgsm"}),
+    "pgd_top1": ("imagenet-1k", "val", 50_000, "adversarial", "top1", {"attack": "pgd"}),
+    "imagenet_c_mce": ("imagenet-c", "test", 50_000, "corruptions", "mce", {}),
+    "imagenet_a_top1": ("imagenet-a", "test", 7_500, "shifts", "top1", {}),
+    "imagenet_r_top1": ("imagenet-r", "test", 30_000, "shifts", "top1", {}),
+    "imagenet_sketch_top1": ("imagenet-sketch", "test", 50_889, "shifts", "top1", {}),
 }
+_SETTINGS: Mapping[str, Mapping[str, str]] = {"corruptions": {"source": "released"}}  # by evaluator
 
 
 def published_records(table: str | None = None) -> list[Record]:
@@ -50,8 +52,8 @@ def published_records(table: str | None = None) -> list[Record]:
 
 
 def _published(row: Mapping[str, str]) -> Record:
-    benchmark, split, n, evaluator, metric, variant = _PUBLISHED[row["metric"]]
-    settings = {name: row[name] for name in ("table", "pretrain_data", "tokenizer", "finetune_epochs") if row[name]}
+    benchmark, split, n, evaluator, metric, facets = _PUBLISHED[row["metric"]]
+    told = {name: row[name] for name in ("table", "pretrain_data", "tokenizer", "finetune_epochs") if row[name]}
     extra = [f"pre-training data: {row['pretrain_data']}"] if row["pretrain_data"] not in ("", "IN-1K") else []
     epochs = float(row["pretrain_epochs"]) if row["pretrain_epochs"] else None
     return Record(
@@ -63,7 +65,7 @@ def _published(row: Mapping[str, str]) -> Record:
             epochs=epochs,
             pretrain_data=row["pretrain_data"],
         ),
-        protocol=ProtocolInfo(evaluator=evaluator, version=0, settings=settings),
+        protocol=ProtocolInfo(evaluator=evaluator, version=0, settings={**told, **_SETTINGS.get(evaluator, {})}),
         provenance=Provenance(source="reported", citation=CITATION),
         measurement=Measurement(
             benchmark=benchmark,
@@ -71,7 +73,7 @@ def _published(row: Mapping[str, str]) -> Record:
             metric=metric,
             value=float(Decimal(row["value"]) / 100),  # decimal, so that 83.1 becomes exactly 0.831
             n=n,
-            variant=variant,
+            facets=facets,
         ),
-        warnings=(*extra, *([row["note"]] if row["note"] else [])),
+        warnings=(*extra, *([row["warning"]] if row["warning"] else [])),
     )

@@ -30,8 +30,8 @@ def to_markdown(filled: FilledTable) -> str:
     for index, column in enumerate(table.columns):
         parts = [_parts(column, row.cells[index], numbers, with_n=_n_in_cells(filled, row)) for row in filled.rows]
         columns.append([_header(column), *_aligned(parts)])
-    notes = [f"- {number} {plain(text)}" for text, number in numbers.items()]
-    blocks = [f"### {table.title}", table.caption, grid(columns), "\n".join(notes)]
+    footnotes = [f"- {number} {plain(text)}" for text, number in numbers.items()]
+    blocks = [f"### {table.title}", table.caption, grid(columns), "\n".join(footnotes)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -54,8 +54,8 @@ def to_csv(filled: FilledTable) -> str:
     for row in filled.rows:
         for column, cell in zip(filled.table.columns, row.cells, strict=True):
             numbers = (cell.value, cell.low, cell.high, cell.n)
-            keys, notes = " ".join(cell.keys), "; ".join(cell.footnotes)
-            writer.writerow([row.name, column.title, *numbers, keys, cell.source or row.source, notes])
+            keys, footnotes = " ".join(cell.keys), "; ".join(cell.footnotes)
+            writer.writerow([row.name, column.title, *numbers, keys, cell.source or row.source, footnotes])
     return file.getvalue()
 
 
@@ -86,8 +86,8 @@ def _n_in_cells(filled: FilledTable, row: Row) -> bool:
 
 def _label(filled: FilledTable, row: Row, index: int, numbers: Mapping[str, str]) -> str:
     text, counts = plain(row.labels[index]), _counts(row)
-    if row.notes and row.notes[index]:
-        text += f" {numbers[row.notes[index]]}"
+    if row.label_footnotes and row.label_footnotes[index]:
+        text += f" {numbers[row.label_footnotes[index]]}"
     if filled.table.rows[index].with_n and row.source == "measured" and len(counts) == 1:
         return f"{text}, n={counts.pop():,}"
     return text

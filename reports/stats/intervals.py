@@ -6,8 +6,7 @@ from collections.abc import Hashable, Sequence
 from math import sqrt
 from statistics import NormalDist
 
-import numpy as np
-from numpy.typing import NDArray
+from cim_bench.reports.stats.arrays import Floats
 
 
 def wilson_interval(value: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -44,9 +43,7 @@ def wilson_interval(value: float, n: int, confidence: float = 0.95) -> tuple[flo
     return min(value, max(0.0, center - half)), max(value, min(1.0, center + half))
 
 
-def mean_interval(
-    values: NDArray[np.float64], total: int | None = None, confidence: float = 0.95
-) -> tuple[float, float]:
+def mean_interval(values: Floats, total: int | None = None, confidence: float = 0.95) -> tuple[float, float]:
     """Normal interval of the mean of independent values, for the tens of samples and more that make it hold.
 
     Args:

@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Flags: TypeAlias = NDArray[np.bool_]
-Floats: TypeAlias = NDArray[np.float64]
+from cim_bench.reports.stats.arrays import Flags, Floats
+
+# A corruption and its severity.
+Damage: TypeAlias = tuple[str, int]
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -43,30 +44,30 @@ ALEXNET_ERRORS: Mapping[str, float] = MappingProxyType(
 # AlexNet's top-1 error on clean ImageNet-1K val: `ALEXNET_AVERAGE_ERR_CLEAN` of google-research/robustness_metrics
 # (reports/imagenet_variants.py), which agrees with torchvision's published 56.522 % top-1 and the paper's 43.5 %.
 ALEXNET_CLEAN_ERROR = 0.4348
-VARIANTS = tuple(f"{corruption}-{severity}" for corruption in ALEXNET_ERRORS for severity in SEVERITIES)
+DAMAGES: tuple[Damage, ...] = tuple((name, severity) for name in ALEXNET_ERRORS for severity in SEVERITIES)
 
 
-def by_corruption(rates: Mapping[str, float]) -> dict[str, list[float]]:
-    """Sort rates named ``<corruption>-<severity>`` into one list a corruption, in the order of `SEVERITIES`.
+def by_corruption(rates: Mapping[Damage, float]) -> dict[str, list[float]]:
+    """Sort rates into one list a corruption, in the order of `SEVERITIES`.
 
     Raises:
-        ValueError: Naming what is missing of the 75 `VARIANTS`, or what is not among them.
+        ValueError: Naming what is missing of the 75 `DAMAGES`, or what is not among them.
     """
-    _check_variants(rates)
-    return {name: [rates[f"{name}-{severity}"] for severity in SEVERITIES] for name in ALEXNET_ERRORS}
+    _check_damages(rates)
+    return {name: [rates[name, severity] for severity in SEVERITIES] for name in ALEXNET_ERRORS}
 
 
-def _check_variants(names: Iterable[str]) -> None:
-    """Refuse anything but the 75 `VARIANTS`; the extra four corruptions (``speckle_noise`` …) are not in mCE.
+def _check_damages(damages: Iterable[Damage]) -> None:
+    """Refuse anything but the 75 `DAMAGES`; the extra four corruptions (``speckle_noise`` …) are not in mCE.
 
     Raises:
         ValueError: Naming what is missing or unknown.
     """
-    found = set(names)
-    if unknown := sorted(found - set(VARIANTS)):
+    found = set(damages)
+    if unknown := sorted(found - set(DAMAGES)):
         raise ValueError(f"mCE has no {_some(unknown)}; it is over {', '.join(ALEXNET_ERRORS)}, at severities 1 to 5")
-    if missing := [name for name in VARIANTS if name not in found]:
-        raise ValueError(f"{len(missing)} of {len(VARIANTS)} corruptions are missing: {_some(missing)}")
+    if missing := [damage for damage in DAMAGES if damage not in found]:
+        raise ValueError(f"{len(missing)} of {len(DAMAGES)} corruptions are missing: {_some(missing)}")
 
 
 def mce(errors: Mapping[str, Sequence[float]]) -> float:
@@ -121,21 +122,21 @@ def mean_top1(errors: Mapping[str, Sequence[float]]) -> float:
     return 1.0 - _mean(fsum(errors[c]) / len(SEVERITIES) for c in ALEXNET_ERRORS)
 
 
-def image_mce(wrong: Mapping[str, Flags]) -> Floats:
+def image_mce(wrong: Mapping[Damage, Flags]) -> Floats:
     """The share of each image in mCE: ``x_i = (1/15) Σ_c Σ_s err_{i,c,s} / Σ_s A_{s,c}``; mCE is their mean.
 
     Args:
-        wrong: For each of the 75 `VARIANTS`, whether each image was misclassified; images in one order.
+        wrong: For each of the 75 `DAMAGES`, whether each image was misclassified; images in one order.
 
     Raises:
         ValueError: As in `by_corruption`.
     """
-    _check_variants(wrong)
+    _check_damages(wrong)
     pairs = len(ALEXNET_ERRORS) * len(SEVERITIES)
     return _weighted(wrong, {c: 1.0 / (pairs * alexnet) for c, alexnet in ALEXNET_ERRORS.items()})
 
 
-def image_relative_mce(wrong: Mapping[str, Flags], clean: Flags) -> Floats:
+def image_relative_mce(wrong: Mapping[Damage, Flags], clean: Flags) -> Floats:
     """The share of each image in relative mCE; their mean is relative mCE.
 
     Args:
@@ -145,15 +146,15 @@ def image_relative_mce(wrong: Mapping[str, Flags], clean: Flags) -> Floats:
     Raises:
         ValueError: As in `by_corruption`.
     """
-    _check_variants(wrong)
+    _check_damages(wrong)
     pairs = len(ALEXNET_ERRORS) * len(SEVERITIES)
     weights = {c: 1.0 / (pairs * (alexnet - ALEXNET_CLEAN_ERROR)) for c, alexnet in ALEXNET_ERRORS.items()}
     return _weighted(wrong, weights) - len(SEVERITIES) * fsum(weights.values()) * clean
 
 
-def _weighted(wrong: Mapping[str, Flags], weights: Mapping[str, float]) -> Floats:
+def _weighted(wrong: Mapping[Damage, Flags], weights: Mapping[str, float]) -> Floats:
     """One weighted sum of errors an image; counts within a corruption first, so that one sum is exact."""
-    counts = {c: np.sum([wrong[f"{c}-{severity}"] for severity in SEVERITIES], axis=0) for c in weights}
+    counts = {c: np.sum([wrong[c, severity] for severity in SEVERITIES], axis=0) for c in weights}
     shares: Floats = np.sum([weights[c] * count for c, count in counts.items()], axis=0)
     return shares
 
@@ -163,9 +164,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _check(errors: Mapping[str, Sequence[float]]) -> None:
-    _check_variants(
-        f"{corruption}-{severity}" for corruption, row in errors.items() for severity in range(1, len(row) + 1)
-    )
+    _check_damages((name, severity) for name, row in errors.items() for severity in range(1, len(row) + 1))
     for corruption, row in errors.items():
         for error in row:
             _check_rate(corruption, error)
@@ -176,6 +175,6 @@ def _check_rate(name: str, error: float) -> None:
         raise ValueError(f"an error of {name} is {error}; a fraction in [0, 1] is needed")
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+def _some(damages: Sequence[Damage]) -> str:
+    shown = ", ".join(f"{name}-{severity}" for name, severity in damages[:5])
+    return f"{shown} and {len(damages) - 5} more" if len(damages) > 5 else shown

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from math import exp, lgamma, log
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Flags: TypeAlias = NDArray[np.bool_]
-Floats: TypeAlias = NDArray[np.float64]
+from cim_bench.reports.stats.arrays import Flags, Floats
+
 DRAWS = 10_000
 _TAILS = (2.5, 97.5)  # percentiles of a 95 % interval
 

@@ -7,18 +7,29 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from cim_bench.records.facets import facet_key
 from cim_bench.records.measurement import METRICS
-from cim_bench.reports.read.frames import FIELDS, INTERVAL, MEASUREMENT_FIELDS, flat_records
+from cim_bench.reports.read.frames import FIELDS, INTERVAL, MEASUREMENT_FIELDS, PLACE_FIELDS, flat_records
 from cim_bench.reports.stats.intervals import best_of, wilson_interval
-from cim_bench.reports.tables.footnotes import DASH, LINEAGE_NOTE, failure_note, one_lineage, record_notes
+from cim_bench.reports.tables.footnotes import (
+    DASH,
+    LINEAGE_FOOTNOTE,
+    failure_footnote,
+    one_lineage,
+    record_footnotes,
+)
 from cim_bench.reports.tables.table import Cell, Column, FilledTable, FlatRecord, Row, RowField, Table
 
 # Metrics that are a share of independent samples, so that a binomial interval applies.
 PROPORTIONS = ("top1", "top5")
 
 
-# Records alike in these and in their row are copies of one number.
-_IDENTITY = ("key", *MEASUREMENT_FIELDS, "citation")
+# Records alike in these, in their facets and in their row are copies of one number.
+_IDENTITY = ("key", *(name for name in MEASUREMENT_FIELDS if name != "facets"), "citation")
+
+
+# What a failed record may not know.
+_UNKNOWN = (*MEASUREMENT_FIELDS, *PLACE_FIELDS)
 
 
 @dataclass
@@ -61,6 +72,8 @@ def build(table: Table, frame: pd.DataFrame) -> FilledTable:
 def _matches(column: Column, record: FlatRecord) -> bool:
     wanted = {"metric": column.metric, **column.select}
     failed = record["status"] == "failed"
+    if record["facets"] is not None and not column.fits(record["facets"]):
+        return False
     return all(record[name] == value or (failed and record[name] is None) for name, value in wanted.items())
 
 
@@ -71,7 +84,7 @@ def _rows_of(
     own = tuple(record[name] for name in names)
     if record["status"] != "failed":
         return [own]
-    known = [index for index, name in enumerate(names) if name not in MEASUREMENT_FIELDS or own[index] is not None]
+    known = [index for index, name in enumerate(names) if name not in _UNKNOWN or own[index] is not None]
     return [key for key in groups if all(key[index] == own[index] for index in known)] or [own]
 
 
@@ -90,16 +103,23 @@ def _check_protocol(column: Column, records: Sequence[FlatRecord]) -> None:
 
 def _row(table: Table, group: _Group) -> Row:
     labels = tuple(_label(part, group.first) for part in table.rows)
-    notes = tuple(part.note(group.first) if part.note else "" for part in table.rows)
+    label_footnotes = tuple(part.footnote(group.first) if part.footnote else "" for part in table.rows)
     where = " / ".join(labels)
     pairs = zip(table.columns, group.matches, strict=True)
     cells = [_cell(column, where, records) for column, records in pairs]
     if not one_lineage([record for records in group.matches for record in records]):
         cells = [
-            cell if cell.value is None else replace(cell, footnotes=(*cell.footnotes, LINEAGE_NOTE)) for cell in cells
+            cell if cell.value is None else replace(cell, footnotes=(*cell.footnotes, LINEAGE_FOOTNOTE))
+            for cell in cells
         ]
     compared = tuple(group.first[name] for name in table.compare)
-    return Row(labels=labels, notes=notes, source=group.first["source"], cells=tuple(cells), group=compared)
+    return Row(
+        labels=labels,
+        label_footnotes=label_footnotes,
+        source=group.first["source"],
+        cells=tuple(cells),
+        group=compared,
+    )
 
 
 def _label(part: RowField, record: FlatRecord) -> str:
@@ -110,7 +130,7 @@ def _label(part: RowField, record: FlatRecord) -> str:
 
 
 def _cell(column: Column, where: str, records: Sequence[FlatRecord]) -> Cell:
-    measured = {tuple(record[name] for name in _IDENTITY): record for record in records if record["status"] == "ok"}
+    measured = {_identity(record): record for record in records if record["status"] == "ok"}
     if len(measured) > 1:
         one, two = list(measured.values())[:2]
         differing = ", ".join(name for name in FIELDS if one[name] != two[name]) or "nothing"
@@ -121,17 +141,21 @@ def _cell(column: Column, where: str, records: Sequence[FlatRecord]) -> Cell:
     keys = tuple(dict.fromkeys(str(record["key"]) for record in [*measured.values(), *records] if record["key"]))
     failed = [record for record in records if record["status"] == "failed"]
     if not measured:
-        return Cell(keys=keys, footnotes=tuple(dict.fromkeys(failure_note(record) for record in failed)))
+        return Cell(keys=keys, footnotes=tuple(dict.fromkeys(failure_footnote(record) for record in failed)))
     (record,) = measured.values()
-    others = [failure_note(other, other=True) for other in failed if other["key"] != record["key"]]
-    notes = tuple(dict.fromkeys([*record_notes(column, record), *others]))
+    others = [failure_footnote(other, other=True) for other in failed if other["key"] != record["key"]]
+    footnotes = tuple(dict.fromkeys([*record_footnotes(column, record), *others]))
     if record["value"] is None:
-        return Cell(keys=keys, footnotes=notes)
+        return Cell(keys=keys, footnotes=footnotes)
     value, n = float(record["value"]), int(record["n"])
     interval: tuple[float | None, float | None] = record.get(INTERVAL) or (None, None)
     if record.get(INTERVAL) is None and record["source"] == "measured" and column.metric in PROPORTIONS:
         interval = wilson_interval(value, n)
-    return Cell(value=value, low=interval[0], high=interval[1], n=n, keys=keys, footnotes=notes)
+    return Cell(value=value, low=interval[0], high=interval[1], n=n, keys=keys, footnotes=footnotes)
+
+
+def _identity(record: FlatRecord) -> tuple[Hashable, ...]:
+    return (facet_key(record["facets"]), *(record[name] for name in _IDENTITY))
 
 
 def _mark_best(table: Table, rows: Sequence[Row]) -> tuple[Row, ...]:

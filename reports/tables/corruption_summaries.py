@@ -11,13 +11,17 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from cim_bench.data.sets import expected_images
+from cim_bench.records.facets import CLEAN, FacetKey, Facets, facet_key
 from cim_bench.records.measurement import METRICS
+from cim_bench.records.record import ProtocolInfo
 from cim_bench.reports.read.frames import FIELDS, INTERVAL, flat_records
-from cim_bench.reports.read.outcomes import outcome_files, read_outcomes, wrong
+from cim_bench.reports.read.outcomes import Outcomes, outcome_files, read_outcomes
+from cim_bench.reports.stats.arrays import Floats
 from cim_bench.reports.stats.intervals import mean_interval
 from cim_bench.reports.stats.mce import (
-    VARIANTS,
-    Floats,
+    DAMAGES,
+    Damage,
     by_corruption,
     image_mce,
     image_relative_mce,
@@ -26,18 +30,20 @@ from cim_bench.reports.stats.mce import (
     relative_mce,
 )
 
-CLEAN = "clean"
-RELEASED = "imagenet-c"
-GENERATED = "-c-generated"
+# Lower and upper bound; ``None`` where nothing gives one.
 Interval: TypeAlias = tuple[float | None, float | None]
+UNCORRUPTED: Facets = {"corruption": CLEAN}
+OVER_CORRUPTIONS: Facets = {"mean": "corruptions"}
 _NO_INTERVAL: Interval = (None, None)
+# What is derived from each job, with the facets of its row.
+_SUMMARIES: Mapping[str, Facets] = {"mce": {}, "top1": OVER_CORRUPTIONS, "relative_mce": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
-    """The top-1 records of one corruption job on one benchmark, by variant, and what else is known of it."""
+class _CorruptionJob:
+    """The top-1 records of one corruption job on one benchmark, by facets, and what else is known of it."""
 
-    records: Mapping[str, Mapping[str, Any]]
+    records: Mapping[FacetKey, Mapping[str, Any]]
     clean_error: float | None
     folder: Path | None
     total: int | None
@@ -47,22 +53,29 @@ class _Job:
         return next(iter(self.records.values()))
 
     @property
+    def corrupted(self) -> dict[Damage, Mapping[str, Any]]:
+        found = [record for record in self.records.values() if "severity" in record["facets"]]
+        return {(record["facets"]["corruption"], record["facets"]["severity"]): record for record in found}
+
+    @property
     def counts(self) -> list[int]:
-        return sorted({int(record["n"]) for name, record in self.records.items() if name != CLEAN})
+        return sorted({int(record["n"]) for record in self.corrupted.values()})
+
+    @property
+    def protocol(self) -> ProtocolInfo:
+        first = self.first
+        names = ("evaluator", "version", "settings", "passed", "selection", "partial")
+        return ProtocolInfo(**{name: first[name] for name in names})
 
 
-def is_generated(benchmark: str) -> bool:
-    """Whether corruptions were generated on the fly: other numbers than those of the released files."""
-    return benchmark.endswith(GENERATED)
-
-
-def base_of(benchmark: str) -> str:
-    """The data set that was corrupted: ``photos`` for ``photos-c-generated``, ``imagenet-1k`` for ``imagenet-c``."""
-    return "imagenet-1k" if benchmark == RELEASED else benchmark.removesuffix(GENERATED).removesuffix("-c")
+def damage_facets(damage: Damage) -> Facets:
+    """The facets of images under a corruption of a severity."""
+    corruption, severity = damage
+    return {"corruption": corruption, "severity": severity}
 
 
 def with_corruption_summaries(frame: pd.DataFrame, folders: Mapping[str, Path]) -> pd.DataFrame:
-    """A frame of records with rows of metric ``mce``, ``relative_mce`` and ``top1`` (variant ``mean``) appended.
+    """A frame of records with rows of metric ``mce``, ``relative_mce`` and ``top1`` (`OVER_CORRUPTIONS`) appended.
 
     One of each for every measured corruption job and benchmark. Their ``n`` is the images behind one corruption.
     The column `INTERVAL` holds 95 % bounds where the job kept outcomes that agree with its records; for a job
@@ -83,16 +96,16 @@ def with_corruption_summaries(frame: pd.DataFrame, folders: Mapping[str, Path]) 
     return pd.DataFrame(all_rows, columns=[*FIELDS, INTERVAL], dtype=object)
 
 
-def _jobs(records: Sequence[Mapping[str, Any]], folders: Mapping[str, Path]) -> list[_Job]:
+def _jobs(records: Sequence[Mapping[str, Any]], folders: Mapping[str, Path]) -> list[_CorruptionJob]:
     measured = [r for r in records if r["source"] == "measured" and r["status"] == "ok" and r["metric"] == "top1"]
     others = [record for record in measured if record["evaluator"] != "corruptions"]
-    groups: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, ...], dict[FacetKey, Mapping[str, Any]]] = {}
     for record in measured:
         if record["evaluator"] == "corruptions":
             place = (record["key"], record["name"], record["arch"], record["benchmark"], record["split"])
-            groups.setdefault(place, {})[record["variant"]] = record
+            groups.setdefault(place, {})[facet_key(record["facets"])] = record
     return [
-        _Job(
+        _CorruptionJob(
             records=group,
             clean_error=_clean_error(group, others),
             folder=folders.get(place[0]),
@@ -102,59 +115,46 @@ def _jobs(records: Sequence[Mapping[str, Any]], folders: Mapping[str, Path]) -> 
     ]
 
 
-def _clean_error(group: Mapping[str, Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> float | None:
-    if CLEAN in group:
-        return 1.0 - float(group[CLEAN]["value"])
+def _clean_error(group: Mapping[FacetKey, Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> float | None:
+    if clean := group.get(facet_key(UNCORRUPTED)):
+        return 1.0 - float(clean["value"])
     job = next(iter(group.values()))
-    wanted = ("finetune", "", base_of(job["benchmark"]), job["job"])
-    names = ("evaluator", "variant", "benchmark", "key")
+    wanted: tuple[object, ...] = ("finetune", {}, job["base"], job["job"])
+    names = ("evaluator", "facets", "benchmark", "key")
     return next((1.0 - float(r["value"]) for r in others if tuple(r[name] for name in names) == wanted), None)
 
 
-def _total(group: Mapping[str, Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> int | None:
+def _total(group: Mapping[FacetKey, Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> int | None:
     """Images of the whole set, if the job measured only a part of it and another job tells its size."""
     job = next(iter(group.values()))
     if not job["partial"]:
         return None
-    if job["benchmark"] == RELEASED:
-        return 50_000
-    sizes = [
-        int(record["n"])
-        for record in others
-        if record["benchmark"] == base_of(job["benchmark"]) and not record["partial"]
-    ]
+    if known := expected_images(job["benchmark"]):
+        return max(known)
+    sizes = [int(record["n"]) for record in others if record["benchmark"] == job["base"] and not record["partial"]]
     return max((size for size in sizes if size >= int(job["n"])), default=None)
 
 
-def _summaries(job: _Job) -> list[dict[str, Any]]:
-    names = [("mce", ""), ("top1", "mean"), *([("relative_mce", "")] if job.clean_error is not None else [])]
+def _summaries(job: _CorruptionJob) -> list[dict[str, Any]]:
+    metrics = [metric for metric in _SUMMARIES if metric != "relative_mce" or job.clean_error is not None]
     try:
-        errors = by_corruption({k: 1.0 - float(r["value"]) for k, r in job.records.items() if k != CLEAN})
+        errors = by_corruption({damage: 1.0 - float(r["value"]) for damage, r in job.corrupted.items()})
     except ValueError as error:
-        return [_row(job, metric, variant, None, _NO_INTERVAL, str(error)) for metric, variant in names]
+        return [_row(job, metric, None, _NO_INTERVAL, str(error)) for metric in metrics]
     values = {"mce": mce(errors), "top1": mean_top1(errors)}
     if job.clean_error is not None:
         values["relative_mce"] = relative_mce(errors, job.clean_error)
-    shares, remark = _shares(job, values)
-    return [
-        _row(job, metric, variant, values[metric], _interval(job, metric, shares), remark) for metric, variant in names
-    ]
+    shares, warning = _shares(job, values)
+    return [_row(job, metric, values[metric], _interval(job, metric, shares), warning) for metric in metrics]
 
 
-def _shares(job: _Job, values: Mapping[str, float]) -> tuple[dict[str, Floats], str]:
-    """By metric one number an image whose mean is the metric, and a remark if outcomes are not those recorded."""
-    partial = bool(job.first["partial"])
-    if job.folder is None or not outcome_files(job.folder, partial=partial):
+def _shares(job: _CorruptionJob, values: Mapping[str, float]) -> tuple[dict[str, Floats], str]:
+    """By metric one number an image whose mean is the metric, and a warning if outcomes are not those recorded."""
+    if job.folder is None or not outcome_files(job.folder, partial=job.protocol.partial):
         return {}, ""
-    frame = read_outcomes(job.folder, partial=partial)
-    lacking = [name for name in VARIANTS if name not in frame]
-    if not lacking:
-        _, flags = wrong(frame, VARIANTS)
-        shares = {"mce": image_mce(flags), "top1": 1.0 - np.mean([flags[name] for name in VARIANTS], axis=0)}
-        if CLEAN in frame and "relative_mce" in values:
-            _, flags = wrong(frame, [*VARIANTS, CLEAN])
-            clean = flags.pop(CLEAN)
-            shares["relative_mce"] = image_relative_mce(flags, clean)
+    outcomes = read_outcomes(job.folder, job.protocol)
+    if all(outcomes.has(damage_facets(damage)) for damage in DAMAGES):
+        shares = _image_shares(outcomes, with_clean="relative_mce" in values)
         # An interval belongs to the recorded number or is none: outcomes may have gone on since, or lack images.
         shares = {
             metric: found
@@ -166,22 +166,35 @@ def _shares(job: _Job, values: Mapping[str, float]) -> tuple[dict[str, Floats], 
     return {}, "no interval: the outcomes kept for this job are not those behind its records"
 
 
-def _interval(job: _Job, metric: str, shares: Mapping[str, Floats]) -> Interval:
+def _image_shares(outcomes: Outcomes, *, with_clean: bool) -> dict[str, Floats]:
+    wanted = [damage_facets(damage) for damage in DAMAGES]
+    _, flags = outcomes.wrong(wanted)
+    shares: dict[str, Floats] = {
+        "mce": image_mce(dict(zip(DAMAGES, flags, strict=True))),
+        "top1": 1.0 - np.mean(flags, axis=0),
+    }
+    if with_clean and outcomes.has(UNCORRUPTED):
+        _, (*flags, clean) = outcomes.wrong([*wanted, UNCORRUPTED])
+        shares["relative_mce"] = image_relative_mce(dict(zip(DAMAGES, flags, strict=True)), clean)
+    return shares
+
+
+def _interval(job: _CorruptionJob, metric: str, shares: Mapping[str, Floats]) -> Interval:
     if metric not in shares or shares[metric].size < 2:
         return _NO_INTERVAL
     low, high = mean_interval(shares[metric], job.total)
     return max(METRICS[metric].low, low), min(METRICS[metric].high, high)
 
 
-def _row(job: _Job, metric: str, variant: str, value: float | None, interval: Interval, remark: str) -> dict[str, Any]:
+def _row(job: _CorruptionJob, metric: str, value: float | None, interval: Interval, warning: str) -> dict[str, Any]:
     counts = job.counts
     uneven = f"the corruptions rest on {counts[0]:,} to {counts[-1]:,} images" if len(counts) > 1 else ""
     part = f"the interval is for all {job.total:,} images" if job.total and interval != _NO_INTERVAL else ""
-    warnings = [*(text for record in job.records.values() for text in record["warnings"]), remark, uneven, part]
+    warnings = [*(text for record in job.records.values() for text in record["warnings"]), warning, uneven, part]
     return {
         **job.first,
         "metric": metric,
-        "variant": variant,
+        "facets": _SUMMARIES[metric],
         "value": value,
         "n": counts[0] if counts else job.first["n"],
         "partial": any(record["partial"] for record in job.records.values()),

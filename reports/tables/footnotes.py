@@ -1,4 +1,4 @@
-"""Remarks that stand beside a number: whatever a reader would otherwise assume wrongly."""
+"""Footnotes of a number: whatever a reader would otherwise assume wrongly."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cim_bench.records.facets import as_255
 from cim_bench.reports.tables.table import Column, FlatRecord
 
 DASH = "–"
-LINEAGE_NOTE = "the numbers of this row rest on different checkpoints"
+LINEAGE_FOOTNOTE = "the numbers of this row rest on different checkpoints"
 
 
-def record_notes(column: Column, record: FlatRecord) -> list[str]:
-    """Remarks on one measured or reported number, in the order in which they are printed.
+def record_footnotes(column: Column, record: FlatRecord) -> list[str]:
+    """Footnotes of one measured or reported number, in the order in which they are printed.
 
     They say which settings differ from the column's protocol, that the epoch was chosen, that only some of
     the samples were measured, and repeat the record's own warnings.
@@ -28,15 +28,15 @@ def record_notes(column: Column, record: FlatRecord) -> list[str]:
         for name, value in actual.items()
         if name not in expected or expected[name] != value
     ]
-    notes = [f"{record['evaluator']} with {', '.join(changed)}"] if changed else []
+    footnotes = [f"{record['evaluator']} with {', '.join(changed)}"] if changed else []
     if record["selection"] != "last":
-        notes.append(f"epoch chosen by {record['selection']}, not the last")
+        footnotes.append(f"epoch chosen by {record['selection']}, not the last")
     if record["partial"]:
-        notes.append("only a part of the samples was measured")
-    return [*notes, *record["warnings"]]
+        footnotes.append("only a part of the samples was measured")
+    return [*footnotes, *record["warnings"]]
 
 
-def pretext_note(record: FlatRecord) -> str:
+def pretext_footnote(record: FlatRecord) -> str:
     """Settings of the pretext that differ from the method's own, e.g. ``CIM with max_degrees=0``; empty for none."""
     changed = ", ".join(f"{name}={value}" for name, value in sorted(record["pretext_passed"].items()))
     return f"{record['method']} with {changed}" if changed else ""
@@ -59,7 +59,7 @@ def setting(record: FlatRecord, name: str) -> Any:
     return value
 
 
-def failure_note(record: FlatRecord, *, other: bool = False) -> str:
+def failure_footnote(record: FlatRecord, *, other: bool = False) -> str:
     """Why there is no number; with `other`, that a further job behind a number failed."""
     return f"{'another job' if other else record['evaluator']} failed: {record['error'] or 'no reason recorded'}"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from cim_bench.records.facets import column_name, facet_key
 from cim_bench.reports.tables.build import build
 from cim_bench.reports.tables.table import Column, FilledTable, FlatRecord, RowField, Table
 
@@ -14,7 +15,7 @@ from cim_bench.reports.tables.table import Column, FilledTable, FlatRecord, RowF
 def other_tables(
     records: Sequence[FlatRecord], rows: tuple[RowField, ...], shown: Collection[str]
 ) -> list[FilledTable]:
-    """One table for each evaluator and metric, with a column for each variant and, if there are several, its settings.
+    """One table for each evaluator and metric: a column for each set of facets and, if there are several, of settings.
 
     Args:
         records: Measured and failed ones; what failed for all subjects has no table.
@@ -39,7 +40,7 @@ def _table(
     failed: Sequence[FlatRecord],
     rows: tuple[RowField, ...],
 ) -> FilledTable:
-    columns = {(str(r["variant"]), str(sorted(r["passed"].items()))): r for r in measured}
+    columns = {(facet_key(r["facets"]), str(sorted(r["passed"].items()))): r for r in measured}
     settings = len({passed for _, passed in columns}) > 1
     declared = tuple(_column(record, settings=settings) for record in columns.values())
     table = Table(title=f"{evaluator}: {metric}", rows=rows, columns=declared)
@@ -51,6 +52,11 @@ def _column(record: FlatRecord, *, settings: bool) -> Column:
     """The column of a record, which its settings tell apart from others if several were measured."""
     passed = record["passed"]
     told = ", ".join(f"{name}={value}" for name, value in sorted(passed.items())) if settings else ""
-    title = ", ".join(filter(None, [record["variant"] or record["metric"], told]))
-    select = {name: record[name] for name in ("evaluator", "variant", "passed")}
-    return Column(title=title, metric=record["metric"], select=select, settings=passed if settings else {})
+    name = column_name(record["facets"], record["settings"]) if record["facets"] else record["metric"]
+    return Column(
+        title=", ".join(filter(None, [name, told])),
+        metric=record["metric"],
+        select={name: record[name] for name in ("evaluator", "passed")},
+        facets=record["facets"],
+        settings=passed if settings else {},
+    )

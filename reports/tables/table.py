@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from enum import Enum
+from typing import Any, Final, Literal, TypeAlias
 
+from cim_bench.records.facets import Facets, check_facet_name
 from cim_bench.records.measurement import METRICS
 from cim_bench.reports.read.frames import FIELDS
 
 # One row of `records_frame`, by field name.
 FlatRecord: TypeAlias = Mapping[str, Any]
+
+
+class AnyValue(Enum):
+    """Matches whatever value a facet has, and records without it."""
+
+    ANY = "any"
+
+
+ANY: Final = AnyValue.ANY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +33,7 @@ class RowField:
         name: One of `FIELDS`; records that differ in it are in different rows.
         show: Text of a record in this column; the plain value if ``None``.
         with_n: True where the row's sample count is written behind the text.
-        note: Footnote on that text; empty for none.
+        footnote: On that text; empty for none.
 
     Raises:
         ValueError: For an unknown field.
@@ -32,7 +43,7 @@ class RowField:
     name: str
     show: Callable[[FlatRecord], str] | None = None
     with_n: bool = False
-    note: Callable[[FlatRecord], str] | None = None
+    footnote: Callable[[FlatRecord], str] | None = None
 
     def __post_init__(self) -> None:
         _check_field(self.title, self.name)
@@ -46,17 +57,20 @@ class Column:
         title: Header, without unit and arrow.
         metric: A key of `METRICS`.
         select: Record fields and the values that they must have.
+        facets: The facets that a record must have, and no others; `ANY` for one of any value, or none. Published
+            attacks, for one, tell no ``eps``.
         settings: Knobs that this column expects beyond the evaluator's defaults; others become footnotes.
         percent: Whether numbers are printed times 100; as the metric's unit says if ``None``.
         difference: True for differences of two numbers: printed with their sign.
 
     Raises:
-        ValueError: For an unknown metric or field.
+        ValueError: For an unknown metric, field or facet.
     """
 
     title: str
     metric: str
     select: Mapping[str, object]
+    facets: Mapping[str, str | int | float | AnyValue] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     percent: bool | None = None
     difference: bool = False
@@ -66,6 +80,14 @@ class Column:
             raise ValueError(f"{self.title}: unknown metric {self.metric!r}; choose one of {', '.join(METRICS)}")
         for name in self.select:
             _check_field(self.title, name)
+        for name in self.facets:
+            _check_facet(self.title, name)
+
+    def fits(self, facets: Facets) -> bool:
+        """Whether a record's facets are those of this column."""
+        if any(value is not ANY and facets.get(name) != value for name, value in self.facets.items()):
+            return False
+        return facets.keys() <= self.facets.keys()
 
     @property
     def in_percent(self) -> bool:
@@ -104,7 +126,7 @@ class Cell:
         high: Upper bound likewise.
         n: Samples the value rests on; ``None`` in a gap.
         keys: Job keys of the records behind the cell, failed ones too; empty for a reported number.
-        footnotes: Remarks on this cell.
+        footnotes: What a reader must know of this number.
         best: True for the best of at least two comparable measured values.
         source: Where the number comes from, if not from where its row does.
     """
@@ -126,19 +148,19 @@ class Row:
     labels: tuple[str, ...]
     source: Literal["measured", "reported"]
     cells: tuple[Cell, ...]
-    notes: tuple[str, ...] = ()
+    label_footnotes: tuple[str, ...] = ()
     group: tuple[Any, ...] = ()
 
     @property
     def name(self) -> str:
         """The labels with what their footnotes add."""
-        notes = self.notes or [""] * len(self.labels)
-        return " / ".join(f"{a} ({b})" if b else a for a, b in zip(self.labels, notes, strict=True))
+        added = self.label_footnotes or [""] * len(self.labels)
+        return " / ".join(f"{a} ({b})" if b else a for a, b in zip(self.labels, added, strict=True))
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """Footnotes of the row in reading order."""
-        return (*filter(None, self.notes), *(text for cell in self.cells for text in cell.footnotes))
+    def footnotes(self) -> tuple[str, ...]:
+        """Those of its labels and cells, in reading order."""
+        return (*filter(None, self.label_footnotes), *(text for cell in self.cells for text in cell.footnotes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +172,15 @@ class FilledTable:
 
     @property
     def footnotes(self) -> tuple[str, ...]:
-        """Every distinct remark in reading order; a remark's number is its position, from 1."""
-        return tuple(dict.fromkeys(text for row in self.rows for text in row.remarks))
+        """Every distinct one in reading order; its number is its position, from 1."""
+        return tuple(dict.fromkeys(text for row in self.rows for text in row.footnotes))
+
+
+def _check_facet(where: str, name: str) -> None:
+    try:
+        check_facet_name(name)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _check_field(where: str, name: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cim_bench.records.facets import CLEAN
 from cim_bench.reports.papers.cim_cvpr2023 import robustness
 from cim_bench.reports.papers.cim_cvpr2023 import tables as cim_cvpr2023
 from cim_bench.reports.papers.cim_cvpr2023.matrix_rows import (
@@ -18,14 +19,13 @@ from cim_bench.reports.papers.cim_cvpr2023.matrix_rows import (
     with_models,
     with_tunings,
 )
-from cim_bench.reports.papers.cim_cvpr2023.robustness_rows import EVALUATORS, placed, with_telling_knobs
+from cim_bench.reports.papers.cim_cvpr2023.robustness_rows import EVALUATORS, with_columns, with_telling_knobs
 from cim_bench.reports.papers.cim_cvpr2023.tables import PAPER_BENCHMARK
 from cim_bench.reports.read.architectures import FAMILIES
 from cim_bench.reports.read.frames import FIELDS, INTERVAL, flat_records, records_frame
 from cim_bench.reports.read.published import CITATION, published_records
 from cim_bench.reports.tables.build import build
-from cim_bench.reports.tables.corruption_summaries import CLEAN
-from cim_bench.reports.tables.footnotes import DASH, pretext_note
+from cim_bench.reports.tables.footnotes import DASH, pretext_footnote
 from cim_bench.reports.tables.table import Cell, Column, FilledTable, FlatRecord, Row, RowField, Table
 
 _CAPTION = f"""\
@@ -51,8 +51,8 @@ def _measured_arch(record: FlatRecord) -> str:
 
 
 _BUILT = (
-    RowField(title="Measured checkpoint", name="name", note=_measured_arch),
-    RowField(title="Pretext", name="pretext", note=pretext_note),
+    RowField(title="Measured checkpoint", name="name", footnote=_measured_arch),
+    RowField(title="Pretext", name="pretext", footnote=pretext_footnote),
 )
 _TITLES = ("Arch", "Method", "Pretext", "PT epochs", "FT epochs", "Measured checkpoint")
 _LABELS = tuple(RowField(title=title, name="name") for title in _TITLES)
@@ -94,8 +94,8 @@ def top1_matrix(frame: pd.DataFrame) -> FilledTable:
     Raises:
         ValueError: As in `build`.
     """
-    column = Column(title="top-1", metric="top1", select={"evaluator": "finetune", "variant": ""})
-    clean = replace(column, select={"evaluator": "adversarial", "variant": CLEAN})
+    column = Column(title="top-1", metric="top1", select={"evaluator": "finetune"})
+    clean = replace(column, select={"evaluator": "adversarial"}, facets={"attack": CLEAN})
     measured = on_imagenet(flat_records(frame))
     published = records_frame([*published_records("imagenet-vit"), *published_records("imagenet-cnn")])
     theirs = _built((column,), flat_records(published), "key")
@@ -123,10 +123,10 @@ def robustness_matrix(frame: pd.DataFrame) -> FilledTable:
         ValueError: As in `build`.
     """
     columns = robustness.columns_of(())[:-1]  # clean top-1 is in the first matrix
-    published = [record for record in placed(with_models()) if record["evaluator"] in EVALUATORS]
-    known = placed([with_telling_knobs(record) for record in with_tunings(flat_records(frame))])
+    published = [record for record in with_columns(with_models()) if record["evaluator"] in EVALUATORS]
+    known = with_columns([with_telling_knobs(record) for record in with_tunings(flat_records(frame))])
     measured = [record for record in known if record["evaluator"] in EVALUATORS and record["status"] == "ok"]
-    ours = _built(columns, [record for record in measured if record["benchmark"] == PAPER_BENCHMARK], "checkpoint")
+    ours = _built(columns, [record for record in measured if record["base"] == PAPER_BENCHMARK], "checkpoint")
     rows = _joined(_built(columns, published, "checkpoint"), ours, same_tuning=False)
     pairs = [replace(column, title=f"{column.title} {who}") for column in columns for who in ("published", "measured")]
     table = Table(
@@ -157,22 +157,22 @@ def _joined(
 
 def _line(model: Model, row: Row, own_model: Model | None = None, own: Row | None = None) -> Row:
     """A published row, with the cells of a measured one between its own."""
-    remarks = model.remarks(own_model) if own_model else []
+    differences = model.differences(own_model) if own_model else []
     cells: list[Cell] = []
     for index, cell in enumerate(row.cells):
         measured = own.cells[index] if own else Cell()
-        notes = (*measured.footnotes, *(remarks if measured.value is not None else ()))
+        footnotes = (*measured.footnotes, *(differences if measured.value is not None else ()))
         cells += [
             replace(cell, n=None, source="reported"),
-            replace(measured, footnotes=notes, best=False, source="measured"),
+            replace(measured, footnotes=footnotes, best=False, source="measured"),
         ]
     name, pretext = row.labels
     epochs = _epochs(model.epochs, own_model.epochs if own_model else None)
     tuned = _epochs(model.finetune_epochs, own_model.finetune_epochs if own_model else None)
-    subject, arch_note, settings_note = (own.labels[0], *own.notes) if own else (DASH, "", "")
+    subject, arch_footnote, pretext_settings = (own.labels[0], *own.label_footnotes) if own else (DASH, "", "")
     return Row(
         labels=(model.family, name, pretext, epochs, tuned, subject),
-        notes=("", "", settings_note, "", "", arch_note),
+        label_footnotes=("", "", pretext_settings, "", "", arch_footnote),
         source="measured" if own else "reported",
         cells=tuple(cells),
     )

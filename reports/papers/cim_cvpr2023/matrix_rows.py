@@ -70,13 +70,13 @@ class Model(NamedTuple):
         same = (self.family, method_key(self.method)) == (measured.family, method_key(measured.method))
         return same and (tuned_alike or not same_tuning)
 
-    def remarks(self, measured: Model) -> list[str]:
-        """In what a measured model is not this published one."""
+    def differences(self, measured: Model) -> list[str]:
+        """In what a measured model is not this published one, as footnotes."""
         pairs = (
             ("pre-training", self.epochs, measured.epochs),
             ("fine-tuning", self.finetune_epochs, measured.finetune_epochs),
         )
-        remarks = [
+        found = [
             f"measured checkpoint: {_number(ours)} epochs of {what}, published row: {_number(own)}"
             for what, own, ours in pairs
             if own not in (None, ours)
@@ -84,8 +84,8 @@ class Model(NamedTuple):
         data = _DATA_NAMES.get(measured.pretrain_data.casefold(), measured.pretrain_data)
         if data and self.pretrain_data and data.casefold() != self.pretrain_data.casefold():
             said = f"measured checkpoint: said to be pre-trained on {data}"
-            remarks.append(f"{said}, published row: {self.pretrain_data}")
-        return remarks
+            found.append(f"{said}, published row: {self.pretrain_data}")
+        return found
 
 
 def _number(epochs: float | None) -> str:
@@ -105,7 +105,7 @@ def on_imagenet(records: Sequence[FlatRecord]) -> list[FlatRecord]:
     those of a ResNet are told from RSB's.
     """
     return [
-        {**record, "passed": _telling(record), "warnings": (*record["warnings"], *_count_note(record))}
+        {**record, "passed": _telling(record), "warnings": (*record["warnings"], *_count_warnings(record))}
         for record in records
         if (record["source"], record["status"], record["benchmark"]) == ("measured", "ok", PAPER_BENCHMARK)
         and record["split"] in ("val", "validation")
@@ -122,7 +122,7 @@ def _telling(record: FlatRecord) -> dict[str, Any]:
     return {name: value for name, value in passed.items() if name != "training.epochs"}
 
 
-def _count_note(record: FlatRecord) -> list[str]:
+def _count_warnings(record: FlatRecord) -> list[str]:
     if record["n"] == _VAL_IMAGES or record["partial"]:
         return []
     return [f"{record['n']:,} images, where the validation split of ImageNet-1K has {_VAL_IMAGES:,}"]

@@ -1,47 +1,56 @@
-"""Where a record stands in the robustness table: its data set, its column, and which of its knobs are news."""
+"""Which records the robustness table shows, and which of their knobs are news."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cim_bench.records.facets import as_255
-from cim_bench.reports.tables.corruption_summaries import CLEAN, base_of, is_generated
+from cim_bench.records.facets import CLEAN, as_255
 from cim_bench.reports.tables.table import FlatRecord
 
 EVALUATORS = ("adversarial", "corruptions", "shifts")
 
 
-# Ends of the names of shifted sets, `imagenet-a` or `photos-a`, with their column's title.
-SHIFTS = {"a": "IN-A", "r": "IN-R", "sketch": "IN-SK", "v2": "IN-V2", "real": "IN-ReaL"}
+# Columns of shifted sets, by what is done to their base.
+SHIFT_TITLES = {"a": "IN-A", "r": "IN-R", "sketch": "IN-SK", "v2": "IN-V2", "real": "IN-ReaL"}
 
 
 # Knobs that say what the column and the data's name say already; the path of a folder is nobody's news.
 _NAMED = ("attacks", "clean", "data", "source", "subset")
 
 
-def placed(records: Sequence[FlatRecord]) -> list[dict[str, Any]]:
-    """The records of the robustness table, with their data set as benchmark and their column as variant.
+def with_columns(records: Sequence[FlatRecord]) -> list[dict[str, Any]]:
+    """The records that have a column in the robustness table, and failed ones that may belong there.
 
-    A shifted set's clean accuracy on the same classes becomes a remark on its number. A failed record has the data
-    set and the column that its settings tell, and ``None`` for what they do not. Of fine-tunings, those
-    stay whose clean top-1 belongs beside the other numbers of their row.
+    A shifted set's clean accuracy on the same classes becomes a warning of its number. Of fine-tunings, those stay
+    whose clean top-1 belongs beside the other numbers of their row.
     """
     clean = {
         (record["key"], record["benchmark"]): record
         for record in records
-        if record["evaluator"] == "shifts" and str(record["variant"]).startswith(f"{CLEAN}-")
+        if record["evaluator"] == "shifts" and (record["facets"] or {}).get("images") == CLEAN
     }
     found = []
     for record in records:
-        benchmark, column = _place(record)
-        if column == "":
-            continue
         warnings = record["warnings"]
         if record["evaluator"] == "shifts" and (own := clean.get((record["key"], record["benchmark"]))):
             warnings = (*warnings, f"clean top-1 on the same classes: {100 * own['value']:.1f}, n={own['n']:,}")
-        found.append({**record, "benchmark": benchmark, "variant": column, "warnings": warnings})
+        if _has_column(record):
+            found.append({**record, "warnings": warnings})
     return _with_one_clean(found)
+
+
+def _has_column(record: FlatRecord) -> bool:
+    evaluator, metric, facets = (record[name] for name in ("evaluator", "metric", "facets"))
+    if evaluator == "shifts":
+        return not facets and record["shift"] != ""
+    if record["status"] == "failed":
+        return evaluator in (*EVALUATORS, "finetune")
+    if evaluator == "corruptions":
+        return bool(metric == "mce")
+    if evaluator == "adversarial":
+        return bool(metric == "top1" and facets)
+    return bool(evaluator == "finetune" and metric == "top1" and not facets)
 
 
 def _with_one_clean(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -67,16 +76,12 @@ def _with_one_clean(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _tuned(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Which backbone was fine-tuned, by row: that of the fine-tuning, or of the classifier that came out."""
     backbone = "checkpoint" if record["evaluator"] == "finetune" else "parent"
-    return tuple(record[name] for name in ("source", "name", "benchmark", backbone))
+    return tuple(record[name] for name in ("source", "name", "base", backbone))
 
 
-def other_shifts(records: Sequence[FlatRecord]) -> list[dict[str, Any]]:
-    """Measured or failed shifted sets that have no column, under their own names."""
-    return [
-        {**record, "benchmark": _shifted_set(record)}
-        for record in records
-        if record["evaluator"] == "shifts" and record["variant"] in ("", None) and _place(record)[1] == ""
-    ]
+def other_shifts(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Measured or failed shifted sets that have no column."""
+    return [r for r in records if r["evaluator"] == "shifts" and not r["facets"] and r["shift"] == ""]
 
 
 def with_telling_knobs(record: FlatRecord) -> dict[str, Any]:
@@ -88,32 +93,6 @@ def with_telling_knobs(record: FlatRecord) -> dict[str, Any]:
         # Several sizes make several columns: the first is the plain one's, the others are in their titles.
         eps = passed.pop("eps")
         first = eps[0] if isinstance(eps, Sequence) else eps
-        if "eps=" not in str(record["variant"]) and as_255(first) != "1/255":
+        if not record["further_eps"] and as_255(first) != "1/255":
             passed["eps"] = first
     return {**record, "passed": passed}
-
-
-def _place(record: FlatRecord) -> tuple[str | None, str | None]:
-    """Data set and column; the empty column for what the table does not show, ``None`` for what is not known."""
-    evaluator, benchmark, variant, metric = (record[k] for k in ("evaluator", "benchmark", "variant", "metric"))
-    failed = record["status"] == "failed"
-    if evaluator == "shifts" and (failed or variant == "") and (name := _shifted_set(record)):
-        base, _, end = name.rpartition("-")
-        return ("imagenet-1k" if base == "imagenet" else base), end if base and end in SHIFTS else ""
-    if evaluator == "corruptions" and failed and "source" in record["settings"]:
-        return None, record["settings"]["source"]
-    if evaluator == "corruptions" and metric == "mce":
-        return base_of(benchmark), "generated" if is_generated(benchmark) else "released"
-    if failed:
-        return None, None if evaluator in (*EVALUATORS, "finetune") else ""
-    if evaluator == "finetune" and (metric, variant) == ("top1", ""):
-        return benchmark, CLEAN
-    return benchmark, variant if (evaluator, metric) == ("adversarial", "top1") else ""
-
-
-def _shifted_set(record: FlatRecord) -> str | None:
-    """Name of the set; of a failed record, from its settings."""
-    if record["benchmark"] is not None:
-        return str(record["benchmark"])
-    data = record["settings"].get("data")
-    return str(data["name"]) if isinstance(data, Mapping) and "name" in data else None

@@ -20,7 +20,7 @@ from cim_bench.reports.read.published import CITATION, published_records
 from cim_bench.reports.render.text import to_csv, to_markdown
 from cim_bench.reports.tables.build import build
 from cim_bench.reports.tables.corruption_summaries import with_corruption_summaries
-from cim_bench.reports.tables.footnotes import DASH, pretext_note
+from cim_bench.reports.tables.footnotes import DASH, pretext_footnote
 from cim_bench.reports.tables.generic import other_tables
 from cim_bench.reports.tables.table import Column, FilledTable, FlatRecord, RowField, Table
 
@@ -49,28 +49,20 @@ def _arch_options(record: FlatRecord) -> str:
     return f"with {options.replace(',', ', ')}" if options else ""
 
 
-ARCH = RowField(title="Arch", name="arch", show=_arch, note=_arch_options)
+ARCH = RowField(title="Arch", name="arch", show=_arch, footnote=_arch_options)
 VIT = Table(
     title="Top-1 accuracy of pre-trained ViTs",
     rows=(
         RowField(title="Method", name="name"),
         ARCH,
         RowField(title="Data", name="benchmark", show=_data, with_n=True),
-        RowField(title="Pretext", name="pretext", note=pretext_note),
+        RowField(title="Pretext", name="pretext", footnote=pretext_footnote),
         RowField(title="Epochs", name="epochs"),
     ),
     columns=(
-        Column(title="k-NN top-1", metric="top1", select={"evaluator": "knn", "variant": "k=20"}),
-        Column(
-            title="Linear top-1",
-            metric="top1",
-            select={"evaluator": "linear_probe", "variant": ""},
-        ),
-        Column(
-            title="Fine-tune top-1",
-            metric="top1",
-            select={"evaluator": "finetune", "variant": ""},
-        ),
+        Column(title="k-NN top-1", metric="top1", select={"evaluator": "knn"}, facets={"k": 20}),
+        Column(title="Linear top-1", metric="top1", select={"evaluator": "linear_probe"}),
+        Column(title="Fine-tune top-1", metric="top1", select={"evaluator": "finetune"}),
     ),
 )
 
@@ -78,10 +70,11 @@ VIT = Table(
 def vit_table(frame: pd.DataFrame) -> Table:
     """`VIT`; where nobody was measured with its k = 20, with a k-NN column for each other k."""
     knn, *others = VIT.columns
-    found = dict.fromkeys(frame["variant"][frame["evaluator"] == "knn"])
-    if knn.select["variant"] in found or not any(found):
+    measured = [facets for facets in frame["facets"][frame["evaluator"] == "knn"] if facets]
+    counts = dict.fromkeys(facets["k"] for facets in measured if "k" in facets)
+    if knn.facets["k"] in counts or not counts:
         return VIT
-    columns = [replace(knn, title=f"{knn.title}, {k}", select={**knn.select, "variant": k}) for k in found if k]
+    columns = [replace(knn, title=f"{knn.title}, k={k}", facets={"k": k}) for k in counts]
     return replace(VIT, columns=(*columns, *others))
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from cim_bench.records.facets import CLEAN, Facets
 from cim_bench.records.measurement import Measurement
+from cim_bench.records.outcomes import outcomes_file, write_outcomes
 from cim_bench.records.record import ProtocolInfo, Provenance, Record, SubjectInfo
 from cim_bench.records.store import write_records
+from cim_bench.reports.tables.corruption_summaries import damage_facets
 
 PARTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "subject": (SubjectInfo, {"name": "cim", "method": "cim", "arch": "vit_tiny", "epochs": 20.0}),
@@ -30,13 +31,17 @@ PARTS: dict[str, tuple[Any, dict[str, Any]]] = {
 def make() -> Callable[..., Record]:
     """Builds a record from flat field names; ``error="..."`` makes it a failed one.
 
-    ``passed`` is the protocol's; the subject's is ``pretext_passed``.
+    ``passed`` is the protocol's; the subject's is ``pretext_passed``. Corruptions have the setting ``source`` that
+    their job would have, if the test gives no settings.
     """
 
     def record(**fields: Any) -> Record:
         key, warnings = fields.pop("key", "k1"), tuple(fields.pop("warnings", ()))
         if "error" in fields:
             fields["status"] = "failed"
+        if fields.get("evaluator") == "corruptions" and "error" not in fields:
+            is_generated = fields.get("benchmark", "").endswith("-c-generated")
+            fields.setdefault("settings", {"source": "generated" if is_generated else "released"})
         built: dict[str, Any] = {}
         pretext_passed = {"passed": fields.pop("pretext_passed", {})}
         for part, (kind, defaults) in PARTS.items():
@@ -56,23 +61,30 @@ def make() -> Callable[..., Record]:
 def write_job(make: Callable[..., Record]) -> Callable[..., list[Record]]:
     """Writes a job: records of what is given, and its outcomes in some parts.
 
-    `wrong` says by variant which images were misclassified; the label of image i is i % 3.
+    `wrong` says which images were misclassified, by "" for no facets, `CLEAN` for no corruption, a corruption with its
+    severity, or any facets as pairs; the label of image i is i % 3.
     """
 
-    def write(folder: Path, wrong: Mapping[str, Any], *, parts: int = 1, **fields: Any) -> list[Record]:
+    def write(folder: Path, wrong: Mapping[Any, Any], *, parts: int = 1, **fields: Any) -> list[Record]:
         n = len(next(iter(wrong.values())))
         ids, labels = np.array([f"val/{i:05}.png" for i in range(n)]), np.arange(n) % 3
-        columns = {name or "prediction": labels + np.asarray(flags, dtype=np.int64) for name, flags in wrong.items()}
-        (folder / "outcomes").mkdir(parents=True)
-        for number, rows in enumerate(np.array_split(np.arange(n), parts)):
-            table = {"id": ids[rows], "label": labels[rows], **{name: c[rows] for name, c in columns.items()}}
-            name = "images-subset" if fields.get("partial") and number == 0 else f"images-{number:03}"
-            pq.write_table(pa.table(table), folder / "outcomes" / f"{name}.parquet")
         records = [
-            make(**{"key": folder.name, "n": n, **fields}, variant=name, value=1.0 - float(np.mean(flags)))
-            for name, flags in wrong.items()
+            make(**{"key": folder.name, "n": n, **fields}, facets=facets_of(key), value=1.0 - float(np.mean(flags)))
+            for key, flags in wrong.items()
         ]
+        answers = [(facets_of(key), labels + np.asarray(flags, dtype=np.int64)) for key, flags in wrong.items()]
+        for number, rows in enumerate(np.array_split(np.arange(n), parts)):
+            name = "images-subset" if fields.get("partial") and number == 0 else f"images-{number:03}"
+            predicted = [(facets, values[rows]) for facets, values in answers]
+            write_outcomes(outcomes_file(folder, name), ids[rows], labels[rows], predicted, records[0].protocol)
         write_records(folder / "partial" if fields.get("partial") else folder, records)
         return records
 
     return write
+
+
+def facets_of(key: Any) -> Facets:
+    """The facets that `write_job` means by a key."""
+    if key in ("", CLEAN):
+        return {"corruption": CLEAN} if key else {}
+    return damage_facets(key) if isinstance(key[0], str) else dict(key)

@@ -14,11 +14,15 @@ import pytest
 from cim_bench.cli import main as cli
 from cim_bench.records.record import Record
 from cim_bench.records.store import write_records
-from cim_bench.reports.compare import compare
-from cim_bench.reports.stats.mce import VARIANTS, image_mce
+from cim_bench.reports.compare import compare as compare_subjects
+from cim_bench.reports.stats.mce import DAMAGES, image_mce
 from cim_bench.reports.stats.paired import paired_bootstrap
 
 Write = Callable[..., list[Record]]
+
+
+def compare(a: Path, b: Path, seed: int = 0) -> str:
+    return compare_subjects(a, b, seed).markdown()
 
 
 def wrong(both: int, only_a: int, only_b: int, neither: int) -> tuple[Any, Any]:
@@ -61,7 +65,7 @@ def test_images_are_joined_by_id(subjects: tuple[Path, Path]) -> None:
 
 def test_mce_is_paired_by_image(write_job: Write, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    flags = [{name: rng.random(60) < share for name in VARIANTS} for share in (0.5, 0.6)]
+    flags = [{name: rng.random(60) < share for name in DAMAGES} for share in (0.5, 0.6)]
     for name, found in zip("ab", flags, strict=True):
         write_job(tmp_path / name / "c-1", found, parts=2, evaluator="corruptions", benchmark="photos-c-generated")
     text = compare(tmp_path / "a", tmp_path / "b")
@@ -93,17 +97,24 @@ def test_an_unfinished_job_is_said_to_be_one(write_job: Write, tmp_path: Path) -
 
 def test_what_is_left_out_is_said(subjects: tuple[Path, Path], make: Callable[..., Record], write_job: Write) -> None:
     for folder, version in zip(subjects, (1, 2), strict=True):
-        write_job(folder / "knn", {"k=20": wrong(1, 1, 1, 1)[0]}, evaluator="knn", version=version, name=folder.name)
+        write_job(
+            folder / "knn", {(("k", 20),): wrong(1, 1, 1, 1)[0]}, evaluator="knn", version=version, name=folder.name
+        )
         write_records(folder / "linear", [make(evaluator="linear_probe", key="l")])
         records = write_job(
-            folder / "adv", {"pgd": wrong(1, 1, 1, 1)[0]}, evaluator="adversarial", passed={"eps": version}
+            folder / "adv",
+            {(("attack", "pgd"),): wrong(1, 1, 1, 1)[0]},
+            evaluator="adversarial",
+            passed={"steps": version},
         )
-        write_records(folder / "adv", [*records, make(key="x", evaluator="adversarial", variant="fgsm", n=4)])
+        write_records(
+            folder / "adv", [*records, make(key="x", evaluator="adversarial", facets={"attack": "fgsm"}, n=4)]
+        )
     text = compare(*subjects)
     assert "- left out: knn photos, versions 1 and 2 of the protocol" in text
     assert f"- left out: linear_probe photos, {subjects[0] / 'linear'} keeps no outcomes" in text
     assert "- left out: adversarial photos fgsm, the outcomes kept are not those behind the records" in text
-    assert "- adversarial photos: A and B differ in eps" in text
+    assert "- adversarial photos: A and B differ in steps" in text
 
 
 def test_bad_folders_are_one_sentence(subjects: tuple[Path, Path], write_job: Write, tmp_path: Path) -> None:
@@ -112,7 +123,7 @@ def test_bad_folders_are_one_sentence(subjects: tuple[Path, Path], write_job: Wr
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no measured top-1 in .*empty"):
         compare(tmp_path / "empty", subjects[1])
-    write_job(tmp_path / "c" / "knn", {"k=20": wrong(1, 1, 1, 1)[0]}, evaluator="knn")
+    write_job(tmp_path / "c" / "knn", {(("k", 20),): wrong(1, 1, 1, 1)[0]}, evaluator="knn")
     with pytest.raises(ValueError, match="no outcomes of the same evaluation to compare"):
         compare(subjects[0], tmp_path / "c")
     write_job(subjects[0] / "finetune-2", {"": wrong(1, 1, 1, 1)[0]}, evaluator="finetune")

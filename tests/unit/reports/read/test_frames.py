@@ -7,13 +7,22 @@ from collections import Counter
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cim_bench.records.facets import facet_key
 from cim_bench.records.measurement import METRICS, Measurement
 from cim_bench.records.record import ProtocolInfo, Provenance, Record, SubjectInfo
 from cim_bench.records.store import read_records, read_runs, write_records
-from cim_bench.reports.read.frames import FIELDS, MEASUREMENT_FIELDS, PRETEXTS, flat_records, records_frame
+from cim_bench.reports.read.frames import (
+    FIELDS,
+    MEASUREMENT_FIELDS,
+    PLACE_FIELDS,
+    PRETEXTS,
+    flat_records,
+    records_frame,
+)
 from cim_bench.reports.read.published import published_records
 
 
@@ -55,7 +64,7 @@ def test_every_column_reads_its_own_field() -> None:
             data="DATA",
             time="TIME",
         ),
-        measurement=Measurement(benchmark="BENCH", split="SPLIT", metric="miou", value=0.25, n=13, variant="VARIANT"),
+        measurement=Measurement(benchmark="BENCH", split="SPLIT", metric="miou", value=0.25, n=13, facets={"k": 5}),
         warnings=("W1", "W2"),
     )
     assert records_frame([record]).to_dict("records") == [
@@ -82,9 +91,14 @@ def test_every_column_reads_its_own_field() -> None:
             "benchmark": "BENCH",
             "split": "SPLIT",
             "metric": "miou",
-            "variant": "VARIANT",
+            "facets": {"k": 5},
             "value": 0.25,
             "n": 13,
+            "dataset": "BENCH",
+            "base": "BENCH",
+            "shift": "",
+            "corruption_source": "",
+            "further_eps": "",
             "source": "measured",
             "citation": "CITE",
             "status": "ok",
@@ -107,9 +121,44 @@ def test_no_record_field_is_forgotten() -> None:
     parts = (SubjectInfo, ProtocolInfo, Provenance, Measurement)
     fields = [name for part in parts for name in part.__dataclass_fields__]
     fields.remove("passed")  # the subject's, under another name
-    derived = ["pretext", "pretext_passed", "family", "finetune_epochs"]
+    derived = ["pretext", "pretext_passed", "family", "finetune_epochs", *PLACE_FIELDS]
     assert sorted(FIELDS) == sorted([*fields, "key", "warnings", *derived])
     assert len(set(fields)) == len(fields)  # flattening loses nothing
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"evaluator": "shifts", "benchmark": "photos-a"}, ("photos-a", "photos", "a", "", "")),
+        ({"evaluator": "shifts", "benchmark": "imagenet-v2"}, ("imagenet-v2", "imagenet-1k", "v2", "", "")),
+        ({"evaluator": "shifts", "benchmark": "cartoons"}, ("cartoons", "cartoons", "", "", "")),
+        ({"evaluator": "shifts", "benchmark": "photos-c"}, ("photos-c", "photos-c", "", "", "")),
+        ({"evaluator": "adversarial", "benchmark": "photos-a"}, ("photos-a", "photos-a", "", "", "")),
+        ({"evaluator": "corruptions", "benchmark": "imagenet-c"}, ("imagenet-c", "imagenet-1k", "", "released", "")),
+        (
+            {"evaluator": "corruptions", "benchmark": "photos-c", "settings": {"source": "generated"}},
+            ("photos-c", "photos", "", "generated", ""),  # the settings say so, whatever the name
+        ),
+        ({"facets": {"attack": "pgd", "eps": 0.1}, "settings": {"eps": [0.1]}}, ("photos", "photos", "", "", "")),
+        (
+            {"facets": {"attack": "pgd", "eps": 8 / 255}, "settings": {"eps": [0.1, 8 / 255]}},
+            ("photos", "photos", "", "", "8/255"),
+        ),
+        ({"facets": {"attack": "pgd"}}, ("photos", "photos", "", "", "")),
+        (
+            {"evaluator": "shifts", "settings": {"data": {"name": "photos-r"}}, "error": "e"},
+            ("photos-r", "photos", "r", "", None),
+        ),
+        ({"evaluator": "shifts", "error": "e"}, (None, None, None, "", None)),
+        (
+            {"evaluator": "corruptions", "settings": {"source": "generated", "data": {"name": "x-c"}}, "error": "e"},
+            (None, None, "", "generated", None),
+        ),
+    ],
+)
+def test_where_a_number_belongs(make: Callable[..., Record], fields: dict[str, Any], place: tuple[str | None]) -> None:
+    (row,) = flat_records(records_frame([make(**fields)]))
+    assert tuple(row[name] for name in PLACE_FIELDS) == place
 
 
 def test_a_failed_record_has_no_number(make: Callable[..., Record]) -> None:
@@ -161,7 +210,7 @@ def test_published_rows_all_load_once_and_cite() -> None:
         assert (record.provenance.source, record.key) == ("reported", "")
         assert "CVPR 2023" in record.provenance.citation
         assert record.protocol.settings["table"] == row["table"]
-        assert (row["note"] in record.warnings) == bool(row["note"])
+        assert (row["warning"] in record.warnings) == bool(row["warning"])
         if row["pretext"]:
             assert PRETEXTS[row["method"].casefold()] == row["pretext"]
 
@@ -182,18 +231,18 @@ def test_fine_tuning_epochs_of_measured_and_published(make: Callable[..., Record
 
 def test_published_robustness_rows_are_told_apart() -> None:
     places = Counter(
-        (r.subject.arch, r.subject.method, m.benchmark, m.metric, m.variant, r.protocol.evaluator)
+        (r.subject.arch, r.subject.method, m.benchmark, m.metric, facet_key(m.facets), r.protocol.evaluator)
         for r in published_records("robustness")
         if (m := r.measurement)
     )
     assert len(places) == 42
     assert set(places.values()) == {1}
-    variants = {
-        m.variant: m.value
+    attacks = {
+        m.facets["attack"]: m.value
         for r in published_records("robustness")
-        if (m := r.measurement) and r.subject.name == "CIM" and r.subject.arch == "vit_base" and m.variant
+        if (m := r.measurement) and r.subject.name == "CIM" and r.subject.arch == "vit_base" and m.facets
     }
-    assert variants == {"fgsm": 0.474, "pgd": 0.227}
+    assert attacks == {"fgsm": 0.474, "pgd": 0.227}
 
 
 def test_published_refuses_an_unknown_table() -> None:
@@ -202,7 +251,7 @@ def test_published_refuses_an_unknown_table() -> None:
 
 
 def test_records_know_their_job_folder(make: Callable[..., Record], tmp_path: Path) -> None:
-    write_records(tmp_path / "CIM" / "knn-1", [make(key="a"), make(key="a", variant="k=10")])
+    write_records(tmp_path / "CIM" / "knn-1", [make(key="a"), make(key="a", facets={"k": 10})])
     write_records(tmp_path / "CIM" / "shifts-2" / "partial", [make(key="b", partial=True)])
     found = [(record.key, folder.name) for record, folder in read_runs(tmp_path)]
     assert found == [("a", "knn-1"), ("a", "knn-1"), ("b", "shifts-2")]

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cim_bench.reports.stats.arrays import Flags
 from cim_bench.reports.stats.intervals import mean_interval
 from cim_bench.reports.stats.mce import (
     ALEXNET_CLEAN_ERROR,
     ALEXNET_ERRORS,
-    VARIANTS,
-    Flags,
+    DAMAGES,
+    Damage,
     by_corruption,
     image_mce,
     image_relative_mce,
@@ -35,15 +36,15 @@ def mce_interval(wrong: Any, total: int | None = None) -> tuple[float, float]:
     return max(0.0, low), high
 
 
-def flags(seed: int, n: int) -> dict[str, Flags]:
+def flags(seed: int, n: int) -> dict[Damage, Flags]:
     rng = np.random.default_rng(seed)
     hard = rng.random(n)  # an image that is hard is hard under every corruption
-    return {name: rng.random(n) < (hard + 0.1 * int(name[-1])) / 1.5 for name in VARIANTS}
+    return {damage: rng.random(n) < (hard + 0.1 * damage[1]) / 1.5 for damage in DAMAGES}
 
 
 def test_there_are_fifteen_and_five() -> None:
     assert len(ALEXNET_ERRORS) == 15
-    assert len(VARIANTS) == 75
+    assert len(DAMAGES) == 75
     assert ALEXNET_ERRORS["gaussian_noise"] == 0.886428
     assert ALEXNET_ERRORS["jpeg_compression"] == 0.6065
 
@@ -104,11 +105,11 @@ def test_a_clean_error_in_percent_is_refused() -> None:
 
 
 def test_by_corruption_sorts_by_name() -> None:
-    rates = {name: place / 100 for place, name in enumerate(VARIANTS)}
+    rates = {damage: place / 100 for place, damage in enumerate(DAMAGES)}
     rows = by_corruption(dict(reversed(rates.items())))
     assert rows["shot_noise"] == [0.05, 0.06, 0.07, 0.08, 0.09]
     with pytest.raises(ValueError, match="1 of 75 corruptions are missing: fog-3"):
-        by_corruption({name: rate for name, rate in rates.items() if name != "fog-3"})
+        by_corruption({name: rate for name, rate in rates.items() if name != ("fog", 3)})
 
 
 @settings(max_examples=25, deadline=None)
@@ -127,7 +128,7 @@ def test_metrics_are_means_over_images(seed: int, n: int) -> None:
 
 def test_the_interval_is_over_images_by_hand() -> None:
     # One image always wrong, three never: shares (1/15) Σ 1/A_c and 0, whose spread is that of 1, 0, 0, 0.
-    wrong = {name: np.array([True, False, False, False]) for name in VARIANTS}
+    wrong = {name: np.array([True, False, False, False]) for name in DAMAGES}
     share = sum(1 / error for error in ALEXNET_ERRORS.values()) / 15
     assert list(image_mce(wrong)) == pytest.approx([share, 0, 0, 0])
     half = 1.959964 * (0.25 / 4) ** 0.5 * share  # variance of 1, 0, 0, 0 with n - 1: 0.25
@@ -145,8 +146,8 @@ def test_the_interval_covers_the_mce_of_the_whole_set() -> None:
     assert caught >= 88
 
 
-def test_outcomes_lacking_a_variant_are_refused() -> None:
+def test_outcomes_lacking_a_severity_are_refused() -> None:
     wrong = flags(0, 5)
-    del wrong["snow-4"]
+    del wrong["snow", 4]
     with pytest.raises(ValueError, match="snow-4"):
         image_mce(wrong)

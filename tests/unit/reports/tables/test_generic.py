@@ -19,8 +19,11 @@ def lines_of(text: str) -> list[list[str]]:
 
 def test_an_evaluator_of_another_package_has_a_table_for_each_metric(make: Make, tmp_path: Path) -> None:
     theirs = {"evaluator": "nearest_mean"}
-    values = {("top1", "cls"): 0.25, ("top1", "mean"): 0.5, ("map_iou", ""): 0.125}
-    records = [make(**theirs, metric=m, variant=v, value=value) for (m, v), value in values.items()]
+    values = {("top1", "cls"): 0.25, ("top1", "mean"): 0.5, ("map_iou", None): 0.125}
+    records = [
+        make(**theirs, metric=metric, facets={"theirs.token": token} if token else {}, value=value)
+        for (metric, token), value in values.items()
+    ]
     write_records(tmp_path / "a", records)
     write_records(tmp_path / "b", [make(**theirs, name="mae", method="MAE", key="", error="loss is nan")])
     top1, iou = report(tmp_path).split("### ")[1:]
@@ -42,7 +45,7 @@ def test_two_settings_of_one_protocol_are_two_columns(make: Make, tmp_path: Path
     for key, value in (("a", 0.25), ("b", 0.5)):
         record = make(key=key, evaluator="nearest_mean", passed={"shift": key}, value=value)
         write_records(tmp_path / key, [record])
-    write_records(tmp_path / "knn", [make(key="k", variant="k=20")])
+    write_records(tmp_path / "knn", [make(key="k", facets={"k": 20})])
     vit, other = report(tmp_path).split("### ")[1:]
     assert vit.startswith("Top-1 accuracy")
     header, _, row = lines_of(other)
@@ -52,18 +55,18 @@ def test_two_settings_of_one_protocol_are_two_columns(make: Make, tmp_path: Path
 
 
 def test_what_a_declared_table_shows_is_not_shown_twice(make: Make, tmp_path: Path) -> None:
-    write_records(tmp_path / "a", [make(variant="k=20")])
-    write_records(tmp_path / "b", [make(key="b", evaluator="adversarial", variant="fgsm")])
+    write_records(tmp_path / "a", [make(facets={"k": 20})])
+    write_records(tmp_path / "b", [make(key="b", evaluator="adversarial", facets={"attack": "fgsm"})])
     report(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.md")) == ["robustness.md", "vit.md"]
 
 
 def test_other_numbers_of_neighbours_have_columns_where_nobody_has_the_usual(make: Make, tmp_path: Path) -> None:
-    write_records(tmp_path / "a", [make(variant=f"k={k}", value=k / 100) for k in (5, 7)])
+    write_records(tmp_path / "a", [make(facets={"k": k}, value=k / 100) for k in (5, 7)])
     header, _, row, *_ = lines_of(report(tmp_path))
     assert header[5:7] == ["k-NN top-1, k=5 (%) ↑", "k-NN top-1, k=7 (%) ↑"]
     assert [cell.split()[0] for cell in row[5:7]] == ["5.0", "7.0"]
-    write_records(tmp_path / "b", [make(key="b", name="mae", method="MAE", variant="k=20", value=0.2)])
+    write_records(tmp_path / "b", [make(key="b", name="mae", method="MAE", facets={"k": 20}, value=0.2)])
     header, _, *rows = lines_of(report(tmp_path))
     assert header[5:7] == ["k-NN top-1 (%) ↑", "Linear top-1 (%) ↑"]
     assert [row[5].split()[0] for row in rows if row[5] != "–"] == ["20.0"]

@@ -13,7 +13,8 @@ from cim_bench.records.record import Record
 from cim_bench.records.store import write_records
 from cim_bench.reports.papers.cim_cvpr2023.matrix import report
 from cim_bench.reports.papers.cim_cvpr2023.matrix_rows import RSB
-from cim_bench.reports.stats.mce import ALEXNET_ERRORS
+from cim_bench.reports.stats.mce import ALEXNET_ERRORS, DAMAGES
+from cim_bench.reports.tables.corruption_summaries import damage_facets
 
 Make = Callable[..., Record]
 TOP1 = "top-1 after fine-tuning"
@@ -29,7 +30,7 @@ def matrix(text: str, title: str = TOP1) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
 
 
-def notes(text: str, title: str = TOP1) -> dict[str, str]:
+def footnotes(text: str, title: str = TOP1) -> dict[str, str]:
     """Footnotes by their mark."""
     part = text.partition(f"### The paper's matrix: {title}\n")[2].split("### ")[0]
     return dict(line[2:].split(" ", 1) for line in part.splitlines() if line.startswith("- "))
@@ -122,7 +123,7 @@ def test_other_epochs_input_and_settings_are_footnotes(make: Make, tmp_path: Pat
     knobs = {"mixup": 0, "training.epochs": 100}  # epochs have a column
     tuned(make, tmp_path, "b", 100, 0.82, **{**CIM_B, "pretext_passed": passed, "passed": knobs})
     lines = matrix(text := report(tmp_path))
-    said = notes(text)
+    said = footnotes(text)
     ((pt, ft, subject, published, measured, difference),) = of(lines, "vit_base", "MAE")
     assert (pt, ft, difference) == ("300/800", "–/100", "+0.1")
     assert said[subject.split()[1]] == "measured as vit_base_patch16_224@384"
@@ -146,7 +147,7 @@ def test_candidates_are_listed_and_never_averaged(make: Make, tmp_path: Path) ->
         "MAE-unknown": ("300/–", "82.0", "-0.9"),
     }
     unknown = "measured checkpoint: an unknown number of epochs of pre-training, published row: 300"
-    assert unknown in notes(text).values()
+    assert unknown in footnotes(text).values()
     assert "**" not in text.split("### ")[1].split("| Arch")[1]  # nothing is the best of its candidates
 
 
@@ -169,16 +170,18 @@ def test_scratch_and_fine_tuning_epochs_of_resnets(make: Make, tmp_path: Path) -
 
 def test_a_classifier_tuned_elsewhere_has_its_clean_top1(make: Make, tmp_path: Path) -> None:
     attack = {"evaluator": "adversarial", "benchmark": "imagenet-1k", "n": 50_000, "passed": {"steps": 9}}
-    public = [make(**MAE_B, **attack, key="p", variant=v, value=x) for v, x in (("clean", 0.836), ("pgd", 0.1))]
+    public = [
+        make(**MAE_B, **attack, key="p", facets={"attack": a}, value=x) for a, x in (("clean", 0.836), ("pgd", 0.1))
+    ]
     write_records(tmp_path / "p", public)
     # ours: its fine-tuning is on record, so the attack's clean top-1 is no second candidate
     tuned(make, tmp_path, "t", 100, 0.83, **CIM_B, checkpoint="B")
-    own = make(**CIM_B, **attack, key="q", variant="clean", value=0.8, checkpoint="C", parent="B", job="t")
+    own = make(**CIM_B, **attack, key="q", facets={"attack": "clean"}, value=0.8, checkpoint="C", parent="B", job="t")
     write_records(tmp_path / "q", [own])
     lines = matrix(text := report(tmp_path))
     ((*_, measured, difference),) = of(lines, "vit_base", "MAE")
     assert (measured[:4], difference) == ("83.6", "+0.7")
-    said = [notes(text)[mark] for mark in measured.split("n=50,000")[1].split()]
+    said = [footnotes(text)[mark] for mark in measured.split("n=50,000")[1].split()]
     assert said == [
         "not fine-tuned here: top-1 on the clean images of the attacks",
         "measured checkpoint: 800 epochs of pre-training, published row: 300",
@@ -194,10 +197,14 @@ def robust(make: Make) -> Callable[..., None]:
         one = {**CIM_B, "n": 50_000, "checkpoint": "C", "parent": "B", "job": "t", **fields}
         attack = {"key": "v", "evaluator": "adversarial", "benchmark": "imagenet-1k"}
         values = {"clean": 0.83, "fgsm": 0.5, "pgd": 0.25}
-        write_records(root / "v", [make(**one, **attack, variant=name, value=x) for name, x in values.items()])
+        write_records(
+            root / "v", [make(**one, **attack, facets={"attack": name}, value=x) for name, x in values.items()]
+        )
         corrupted = {"key": "c", "evaluator": "corruptions", "benchmark": "imagenet-c", "split": "test"}
-        names = [(f"{name}-{severity}", error) for name, error in ALEXNET_ERRORS.items() for severity in range(1, 6)]
-        records = [make(**one, **corrupted, variant=name, value=1 - error / 2) for name, error in names]
+        records = [
+            make(**one, **corrupted, facets=damage_facets(damage), value=1 - ALEXNET_ERRORS[damage[0]] / 2)
+            for damage in DAMAGES
+        ]
         write_records(root / "c", records)
         for end, value in (("a", 0.31), ("r", 0.49)):
             shift = {"key": end, "evaluator": "shifts", "benchmark": f"imagenet-{end}", "split": "test"}
@@ -213,7 +220,7 @@ def test_other_images_data_networks_and_recipes_are_footnotes(make: Make, tmp_pa
     tuned(make, tmp_path, "a", 100, 0.9, **CIM_B, n=5_000)
     tuned(make, tmp_path, "b", 100, 0.845, **beit, pretrain_data="IN-22K+DALL-E")
     tuned(make, tmp_path, "c", 100, 0.83, **simmim)
-    said = notes(text := report(tmp_path))
+    said = footnotes(text := report(tmp_path))
 
     def marks(name: str) -> list[str]:
         (line,) = [line for line in matrix(text) if line[5].startswith(name)]
@@ -233,14 +240,14 @@ def test_a_resnet_is_told_from_rsb(make: Make, tmp_path: Path) -> None:
     for key, passed in (("rsb", knobs), ("own", {"mixup": 0.1, "training.epochs": 100})):
         fields = {**CIM_R50, "name": key, "passed": passed, "settings": {"training": {"epochs": 100}, "loss": "ce"}}
         tuned(make, tmp_path, key, 100, 0.78, **fields)
-    said = notes(text := report(tmp_path))
+    said = footnotes(text := report(tmp_path))
     cells = {line[5]: line[7].split("n=50,000")[1].split() for line in matrix(text) if line[5] in ("rsb", "own")}
     assert cells["rsb"] == []
-    (note,) = (said[mark] for mark in cells["own"])
-    assert note.startswith("finetune with ")
-    assert "loss=ce" in note
-    assert "train_size=None" in note
-    assert "mixup" not in note
+    (footnote,) = (said[mark] for mark in cells["own"])
+    assert footnote.startswith("finetune with ")
+    assert "loss=ce" in footnote
+    assert "train_size=None" in footnote
+    assert "mixup" not in footnote
 
 
 def test_robustness_pairs(make: Make, robust: Callable[..., None], tmp_path: Path) -> None:
@@ -262,13 +269,12 @@ def test_robustness_pairs(make: Make, robust: Callable[..., None], tmp_path: Pat
 
 
 def test_robustness_on_other_sets_does_not_join(make: Make, tmp_path: Path) -> None:
-    attack = {"evaluator": "adversarial", "benchmark": "photos", "variant": "fgsm"}
+    attack = {"evaluator": "adversarial", "benchmark": "photos", "facets": {"attack": "fgsm"}}
     write_records(tmp_path / "v", [make(**CIM_B, **attack)])
     shift = {"key": "a", "evaluator": "shifts", "benchmark": "photos-a", "split": "test"}
     write_records(tmp_path / "a", [make(**CIM_B, **shift)])
     generated = {"key": "g", "evaluator": "corruptions", "benchmark": "imagenet-1k-c-generated", "split": "val"}
-    names = [f"{name}-{severity}" for name in ALEXNET_ERRORS for severity in range(1, 6)]
-    write_records(tmp_path / "g", [make(**CIM_B, **generated, variant=name) for name in names])
+    write_records(tmp_path / "g", [make(**CIM_B, **generated, facets=damage_facets(damage)) for damage in DAMAGES])
     assert {cell for line in matrix(report(tmp_path), ROBUST) for cell in line[7::2]} == {"–"}
 
 
@@ -278,7 +284,7 @@ def test_robustness_says_which_fine_tuning_it_rests_on(make: Make, robust: Calla
     text = report(tmp_path)
     (line,) = of(matrix(text, ROBUST), "resnet50", "CIM")
     assert line[1:3] == ["100/300", "CIM-R50"]
-    said = notes(text, ROBUST)
+    said = footnotes(text, ROBUST)
     assert said[line[4].split()[-1]] == "measured checkpoint: 300 epochs of fine-tuning, published row: 100"
 
 
@@ -304,7 +310,7 @@ def test_of_two_fine_tunings_the_attacked_one_is_known(
     assert line[1:3] == [f"100/{epochs}", "CIM-R50"]
     assert [cell.split()[0] for cell in line[4::2]] == ["50.0", "25.0", "50.0", "31.0", "49.0", "–"]
     other = "measured checkpoint: 300 epochs of fine-tuning, published row: 100"
-    assert (other in notes(text, ROBUST).values()) == (epochs == 300)
+    assert (other in footnotes(text, ROBUST).values()) == (epochs == 300)
     # Both are candidates for their own published top-1, whichever was attacked.
     top1 = [(line[1], line[4].split()[0], line[5]) for line in of(matrix(text), "resnet50", "CIM")]
     assert top1 == [("100/100", "78.0", "-0.6"), ("300/300", "80.2", "+0.1")]

@@ -13,7 +13,8 @@ import pytest
 from cim_bench.records.record import Record
 from cim_bench.records.store import write_records
 from cim_bench.reports.papers.cim_cvpr2023.tables import report
-from cim_bench.reports.stats.mce import ALEXNET_ERRORS, VARIANTS
+from cim_bench.reports.stats.mce import ALEXNET_ERRORS, DAMAGES
+from cim_bench.reports.tables.corruption_summaries import damage_facets
 
 Make = Callable[..., Record]
 Write = Callable[..., list[Record]]
@@ -33,10 +34,11 @@ def corruptions(make: Make, error: float | None = None, **fields: Any) -> list[R
     """75 records: AlexNet's own errors (mCE 1), or one error e everywhere (mCE 1.2935 e, the mean of 1/A)."""
     return [
         make(
-            **{"evaluator": "corruptions", "split": "test", **fields}, variant=f"{c}-{s}", value=1 - (error or alexnet)
+            **{"evaluator": "corruptions", "split": "test", **fields},
+            facets=damage_facets(damage),
+            value=1 - (error or ALEXNET_ERRORS[damage[0]]),
         )
-        for c, alexnet in ALEXNET_ERRORS.items()
-        for s in range(1, 6)
+        for damage in DAMAGES
     ]
 
 
@@ -49,15 +51,19 @@ def runs(make: Make, tmp_path: Path) -> Path:
     write_records(
         root / "adv",
         [
-            make(**one, key="adv", evaluator="adversarial", benchmark="imagenet-1k", variant=v, value=x)
-            for v, x in attacks.items()
+            make(**one, key="adv", evaluator="adversarial", benchmark="imagenet-1k", facets={"attack": attack}, value=x)
+            for attack, x in attacks.items()
         ],
     )
     write_records(root / "c", corruptions(make, **one, key="c", benchmark="imagenet-c"))
     for end, value, n in (("a", 0.3, 7_500), ("r", 0.48, 30_000), ("sketch", 0.35, 50_889)):
         shift = {**one, "n": n, "key": end, "evaluator": "shifts", "benchmark": f"imagenet-{end}", "split": "test"}
         passed = {"data.name": f"imagenet-{end}", "data.root": "/somewhere"}
-        clean = [make(**{**shift, "n": 10_000}, variant="clean-200", value=0.9)] if end == "a" else []
+        clean = (
+            [make(**{**shift, "n": 10_000}, facets={"images": "clean", "classes": 200}, value=0.9)]
+            if end == "a"
+            else []
+        )
         write_records(root / end, [make(**shift, value=value, passed=passed), *clean])
     return root
 
@@ -91,7 +97,7 @@ def test_files(runs: Path, tmp_path: Path) -> None:
 
 
 def test_each_table_only_with_measured_rows(make: Make, tmp_path: Path) -> None:
-    write_records(tmp_path / "j", [make(evaluator="adversarial", variant="pgd")])
+    write_records(tmp_path / "j", [make(evaluator="adversarial", facets={"attack": "pgd"})])
     assert report(tmp_path).startswith("### Robustness")
     assert not (tmp_path / "vit.md").exists()
     write_records(tmp_path / "j", [make(evaluator="finetune")])
@@ -132,7 +138,7 @@ def test_generated_and_released_are_never_mixed(make: Make, tmp_path: Path) -> N
 
 def test_mce_has_the_interval_of_its_outcomes(write_job: Write, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    wrong = {name: rng.random(50) < 0.5 for name in ("clean", *VARIANTS)}
+    wrong = {name: rng.random(50) < 0.5 for name in ("clean", *DAMAGES)}
     write_job(tmp_path / "c", wrong, parts=2, evaluator="corruptions", benchmark="photos-c-generated")
     (row, *_) = table(report(tmp_path))
     assert row["IN-C generated mCE (%) ↓"].count("[") == 1
@@ -140,7 +146,9 @@ def test_mce_has_the_interval_of_its_outcomes(write_job: Write, tmp_path: Path) 
 
 def test_a_missing_severity_is_a_dash_with_a_footnote(make: Make, tmp_path: Path) -> None:
     records = [
-        r for r in corruptions(make, benchmark="imagenet-c") if r.measurement and r.measurement.variant != "snow-4"
+        r
+        for r in corruptions(make, benchmark="imagenet-c")
+        if r.measurement and r.measurement.facets != damage_facets(("snow", 4))
     ]
     write_records(tmp_path, records)
     (row, *_) = table(text := report(tmp_path))
@@ -190,11 +198,11 @@ def test_only_failures_are_shown_too(make: Make, tmp_path: Path) -> None:
 
 def test_further_eps_have_columns_and_other_settings_footnotes(make: Make, tmp_path: Path) -> None:
     passed = {"eps": [4 / 255, 8 / 255], "alpha": 1 / 255, "attacks": ["fgsm"]}
-    attack = {"evaluator": "adversarial", "passed": passed}
+    attack = {"evaluator": "adversarial", "passed": passed, "settings": passed}
     records = [
-        make(**attack, variant="fgsm"),
-        make(**attack, variant="fgsm eps=8/255"),
-        make(**attack, variant="clean"),
+        make(**attack, facets={"attack": "fgsm", "eps": 4 / 255}),
+        make(**attack, facets={"attack": "fgsm", "eps": 8 / 255}),
+        make(**attack, facets={"attack": "clean"}),
     ]
     write_records(tmp_path, records)
     (row, *_) = table(text := report(tmp_path))
@@ -202,7 +210,11 @@ def test_further_eps_have_columns_and_other_settings_footnotes(make: Make, tmp_p
     assert "adversarial with alpha=1/255, eps=4/255\n" in text
     assert "- ² adversarial with alpha=1/255\n" in text
     assert row["Clean top-1 (%) ↑"].startswith("50.0")  # nothing was fine-tuned here: what the attacks start from
-    write_records(tmp_path, [make(evaluator="adversarial", variant="pgd", passed={"eps": [1 / 255, 2 / 255]})])
+    sizes = {"eps": [1 / 255, 2 / 255]}
+    write_records(
+        tmp_path,
+        [make(evaluator="adversarial", facets={"attack": "pgd", "eps": 1 / 255}, settings=sizes, passed=sizes)],
+    )
     assert "adversarial with" not in report(tmp_path)
 
 
@@ -248,7 +260,7 @@ def tuned_twice(make: Make, tmp_path: Path) -> Path:
 def test_after_two_fine_tunings_clean_top1_is_that_of_the_attacked_one(
     make: Make, tuned_twice: Path, job: str, clean: str
 ) -> None:
-    write_records(tuned_twice / "v", [make(key="v", **CLASSIFIER, job=job, variant="fgsm", value=0.2)])
+    write_records(tuned_twice / "v", [make(key="v", **CLASSIFIER, job=job, facets={"attack": "fgsm"}, value=0.2)])
     text = report(tuned_twice)
     (row,) = [row for row in table(text) if row["Method"] == "cim"]
     assert row["FGSM (%) ↑"].startswith("20.0 [")
@@ -261,15 +273,17 @@ def test_after_two_fine_tunings_clean_top1_is_that_of_the_attacked_one(
 
 
 def test_both_fine_tunings_in_one_row_are_an_error(make: Make, tuned_twice: Path) -> None:
-    for job, variant in (("f1", "fgsm"), ("f3", "pgd")):
-        write_records(tuned_twice / f"of-{job}", [make(key=f"of-{job}", **CLASSIFIER, job=job, variant=variant)])
+    for job, attack in (("f1", "fgsm"), ("f3", "pgd")):
+        write_records(
+            tuned_twice / f"of-{job}", [make(key=f"of-{job}", **CLASSIFIER, job=job, facets={"attack": attack})]
+        )
     with pytest.raises(ValueError, match=r"column 'Clean top-1': 'f1' and 'f3'"):
         report(tuned_twice)
 
 
 @pytest.mark.parametrize(("job", "of_one"), [("f9", "–"), ("", "78.0")])
 def test_clean_top1_of_an_unknown_fine_tuning(make: Make, tuned_twice: Path, job: str, of_one: str) -> None:
-    write_records(tuned_twice / "v", [make(key="v", **CLASSIFIER, job=job, variant="fgsm", value=0.2)])
+    write_records(tuned_twice / "v", [make(key="v", **CLASSIFIER, job=job, facets={"attack": "fgsm"}, value=0.2)])
     (row,) = [row for row in table(report(tuned_twice)) if row["Method"] == "cim"]
     assert (row["FGSM (%) ↑"][:4], row["Clean top-1 (%) ↑"]) == ("20.0", "–")
     # The only one on record is not another one's stand-in; of a classifier without a job it is what is known.
@@ -279,7 +293,7 @@ def test_clean_top1_of_an_unknown_fine_tuning(make: Make, tuned_twice: Path, job
 
 
 def test_two_fine_tunings_wait_for_their_attack(make: Make, tuned_twice: Path) -> None:
-    other = make(key="w", **{**CLASSIFIER, "parent": "D"}, name="other", job="f5", variant="fgsm", value=0.2)
+    other = make(key="w", **{**CLASSIFIER, "parent": "D"}, name="other", job="f5", facets={"attack": "fgsm"}, value=0.2)
     write_records(tuned_twice / "w", [other])
     assert [row["Method"] for row in table(report(tuned_twice))][:2] == ["other", "Scratch"]
     failed = {"evaluator": "adversarial", "arch": "resnet50@224", "checkpoint": "B", "job": "pretraining"}
@@ -293,7 +307,7 @@ def test_two_fine_tunings_wait_for_their_attack(make: Make, tuned_twice: Path) -
 def test_a_foreign_classifier_has_the_clean_top1_of_its_attacks(make: Make, tmp_path: Path) -> None:
     foreign = {"evaluator": "adversarial", "checkpoint": "C", "name": "foreign", "key": "v"}
     values = (("clean", 0.7), ("fgsm", 0.2))
-    write_records(tmp_path / "v", [make(**foreign, variant=name, value=x) for name, x in values])
+    write_records(tmp_path / "v", [make(**foreign, facets={"attack": name}, value=x) for name, x in values])
     write_records(tmp_path / "c", corruptions(make, key="c", name="foreign", checkpoint="C", benchmark="photos-c"))
     (row,) = [row for row in table(report(tmp_path)) if row["Method"] == "foreign"]
     assert row["Clean top-1 (%) ↑"].startswith("70.0 [")

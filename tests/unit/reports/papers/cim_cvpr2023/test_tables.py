@@ -22,7 +22,7 @@ def runs(make: Make, tmp_path: Path) -> Path:
     """Two subjects, all three evaluators, one of them failed."""
     for place, name in enumerate(("random", "cim")):
         subject = {"name": name, "method": name, "epochs": 20.0 if name == "cim" else None, "n": 720}
-        knn = [make(**subject, key=f"{name}-knn", variant=f"k={k}", value=0.3 + place / 10 + k / 1e4) for k in (10, 20)]
+        knn = [make(**subject, key=f"{name}-knn", facets={"k": k}, value=0.3 + place / 10 + k / 1e4) for k in (10, 20)]
         write_records(tmp_path / "runs" / f"{name}-knn", knn)
         failed = make(**subject, key=f"{name}-linear", evaluator="linear_probe", error="loss is nan at step 3")
         linear = make(**subject, key=f"{name}-linear", evaluator="linear_probe", value=0.463)
@@ -69,7 +69,7 @@ def test_report_writes_both_files(runs: Path, tmp_path: Path) -> None:
 
 
 def test_on_imagenet_nothing_claims_a_small_data_set(make: Make, tmp_path: Path) -> None:
-    write_records(tmp_path, [make(benchmark="imagenet-1k", variant="k=20")])
+    write_records(tmp_path, [make(benchmark="imagenet-1k", facets={"k": 20})])
     text = render(tmp_path)
     assert "small data set" not in text
     assert "| imagenet-1k, n=100 " in text
@@ -77,7 +77,7 @@ def test_on_imagenet_nothing_claims_a_small_data_set(make: Make, tmp_path: Path)
 
 def test_a_long_architecture_moves_into_a_footnote(make: Make, tmp_path: Path) -> None:
     arch = "vit_small@64,depth=6,num_heads=3"
-    records = [make(arch=arch, variant="k=20", split="test"), make(key="k2", arch="vit_small@64", variant="k=20")]
+    records = [make(arch=arch, facets={"k": 20}, split="test"), make(key="k2", arch="vit_small@64", facets={"k": 20})]
     write_records(tmp_path, records)
     text = report(tmp_path)
     assert "| cim     | vit_small@64 ¹ | photos (test), n=100  |" in text
@@ -112,7 +112,7 @@ def resnets(make: Make, tmp_path: Path) -> Path:
     root = tmp_path / "runs"
     small = {"name": "small", "method": "CIM", "arch": "resnet10t@64", "epochs": 9.0, "checkpoint": "S", "n": 450}
     tuned = {"evaluator": "finetune", "settings": {"training": {"epochs": 4}}, "passed": {"training.epochs": 4}}
-    write_records(root / "a", [make(**small, key="a", variant="k=20", value=0.5)])
+    write_records(root / "a", [make(**small, key="a", facets={"k": 20}, value=0.5)])
     write_records(root / "b", [make(**small, **tuned, key="b", value=0.6)])
     large = {"name": "CIM-R50", "method": "CIM", "arch": "resnet50@224", "epochs": 300.0, "checkpoint": "L"}
     for key, epochs, value in (("c", 100, 0.78), ("d", 300, 0.8)):
@@ -146,7 +146,7 @@ def test_resnets_have_a_table_with_a_column_for_each_fine_tuning(resnets: Path) 
 
 
 def test_vits_and_resnets_are_in_two_tables(make: Make, resnets: Path) -> None:
-    write_records(resnets / "v", [make(key="v", arch="vit_small@64", variant="k=20")])
+    write_records(resnets / "v", [make(key="v", arch="vit_small@64", facets={"k": 20})])
     vit, cnn = report(resnets).split("### ")[1:]
     assert "resnet" not in vit
     assert "vit" not in cnn
@@ -165,8 +165,8 @@ def test_a_failed_fine_tuning_of_a_resnet_is_in_its_column(make: Make, resnets: 
 
 def test_settings_of_the_pretext_are_a_footnote(make: Make, tmp_path: Path) -> None:
     plain = {"method": "CIM", "pretext_passed": {"max_degrees": 0, "photometric": False}}
-    write_records(tmp_path / "a", [make(**plain, variant="k=20")])
-    write_records(tmp_path / "b", [make(**plain, key="b", evaluator="adversarial", variant="fgsm")])
+    write_records(tmp_path / "a", [make(**plain, facets={"k": 20})])
+    write_records(tmp_path / "b", [make(**plain, key="b", evaluator="adversarial", facets={"attack": "fgsm"})])
     vit, robust = report(tmp_path).split("### ")[1:]
     assert "| cim     | vit_tiny  | photos, n=100         | CIM ¹ " in vit
     assert "| cim ¹   | vit_tiny " in robust
