@@ -62,7 +62,7 @@ class Subjects:
                 from cim_bench.models.backbone import load_backbone
                 from cim_bench.models.inspection.randomness import examine
 
-                remark = examine(load_backbone(checkpoint, what=subject)).remark
+                remark = examine(load_backbone(checkpoint, what=subject)).warning
             self._remarks[subject] = (remark,) if remark else ()
         return self._remarks[subject]
 

@@ -1,10 +1,10 @@
-"""``cim-bench data check``: whether image sets on disk are what they should be, before a run depends on it."""
+"""``cim-bench data check``: check that image sets on disk are what they should be, before a run depends on it."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def _write_bad_files(target: Path, sets: Sequence[CheckedSet]) -> list[CheckedSe
     return [replace(checked, findings=(*checked.findings, *_list_findings(checked, target, bad))) for checked in sets]
 
 
-def _list_findings(checked: CheckedSet, target: Path, bad: Set[str]) -> Iterator[Finding]:
+def _list_findings(checked: CheckedSet, target: Path, bad: set[str]) -> Iterator[Finding]:
     """What one set's readers should know of the list of bad files, which holds the ids of all sets."""
     own = {(fault.split, fault.name) for fault in checked.faults if fault.kind == "unreadable"}
     if own:
