@@ -25,7 +25,7 @@ def one_sentence(error: BaseException) -> str:
     """An error as one line. Of an error that a loader worker raised, the traceback is left out.
 
     Examples:
-        >>> one_sentence(ValueError("no such\\nsplit"))
+        >>> one_sentence(ValueError("no   such split"))
         'no such split'
         >>> one_sentence(KeyError("depth"))
         "KeyError: 'depth'"

@@ -122,7 +122,7 @@ def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
         training: The schedule.
 
     Examples:
-        A peak of 1.5e-4 · 512 / 256, reached after one epoch of ten steps; half of it midway between the first and last.
+        The peak of 1.5e-4 · 512 / 256 is reached after one epoch of ten steps, and half of it midway to the end.
 
         >>> training = Training(epochs=11, warmup_epochs=1, effective_batch=512, base_lr=1.5e-4)
         >>> [round(learning_rate(step, per_epoch=10, training=training), 6) for step in (0, 5, 10, 60, 110)]

@@ -28,23 +28,24 @@ def source_files() -> set[Path]:
 def types_of(source: str) -> Iterator[str]:
     """Public top-level classes and type aliases: ``class Name``, ``Name: TypeAlias = ...``, ``Name = ...``."""
     for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef):
-            names = [node.name]
-        elif isinstance(node, ast.Assign):
-            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            names = [node.target.id]
-        else:
-            continue
-        # constants are upper case, variables lower case, type variables one letter
-        yield from (n for n in names if n[0].isupper() and not n.isupper() and len(n) > 1)
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        # variables are lower case, constants and type variables upper case
+        yield from (name for name in names if name[0].isupper() and not name.isupper())
 
 
 def test_what_counts_as_a_type() -> None:
-    source = (
-        "class A1: ...\nclass Batch: ...\nLabels: TypeAlias = int\nKind = str\nK = TypeVar('K')\nSIZE = 3\n_Own = int"
-    )
-    assert list(types_of(source)) == ["Batch", "Labels", "Kind"]
+    lines = [
+        "class KNN: ...",
+        "class _Own: ...",
+        "Labels: TypeAlias = int",
+        "Kind = str",
+        "K = TypeVar('K')",
+        "SIZE = 3",
+    ]
+    assert list(types_of("\n".join(lines))) == ["KNN", "Labels", "Kind"]
 
 
 def test_no_two_types_share_a_name() -> None:
