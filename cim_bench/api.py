@@ -220,7 +220,9 @@ def _frame(records: Sequence[Record]) -> pd.DataFrame:
     frame = records_frame(records)
     facets = [record.measurement.facets if record.measurement else {} for record in records]
     names = dict.fromkeys(name for found in facets for name in found)
-    return frame.assign(**{name: [found.get(name) for found in facets] for name in names})
+    for name in names:
+        frame[name] = pd.Series([found.get(name) for found in facets], dtype=object)
+    return frame
 
 
 def _print_result(result: JobResult) -> None:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
 from cim_bench.contracts.pretext import Panel, Pretext
-from cim_bench.models.backbone import skeleton
+from cim_bench.models.backbone import create_meta_net
 from cim_bench.models.positions import sincos_positions
-from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, mae_hidden, panels, split_mask
+from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, mae_hidden, reconstruction_panels, split_mask
 from cim_bench.pretrain.vit import init_weights, patch_grid, plain_vit
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
@@ -56,7 +56,7 @@ class MAE(Pretext):
 
     def inputs(self, arch: Arch) -> MaskedInputs:
         """What a loader worker does to one image."""
-        patches = patch_grid(arch.image_size, arch, skeleton(arch, num_classes=0)) ** 2
+        patches = patch_grid(arch.image_size, arch, create_meta_net(arch, num_classes=0)) ** 2
         return MaskedInputs(
             arch.image_size,
             scale=self.crop_scale,
@@ -100,7 +100,7 @@ class MAEModel(MaskedModel):
         self.decoder_pred = nn.Linear(width, 3 * self.patch**2)
         self.register_buffer("decoder_positions", sincos_positions(width, grid)[0, 1:], persistent=False)
         self.register_buffer("pixel", torch.tensor([self.mean, self.std]), persistent=False)
-        initialise(self, grid)
+        initialise_mae(self, grid)
 
     def encode(self, patches: Tensor, places: Tensor) -> Tensor:
         """Tokens (B, 1 + K, D) of some patches.
@@ -187,7 +187,7 @@ class MAEModel(MaskedModel):
             from_patches(patches.scatter(1, places, filling), self.patch)
             for filling in (torch.full_like(painted, GREY), painted)
         )
-        return panels(batch["image"], shown, rebuilt, self.hidden / patches.shape[1], losses)
+        return reconstruction_panels(batch["image"], shown, rebuilt, self.hidden / patches.shape[1], losses)
 
 
 def to_patches(images: Tensor, patch: int) -> Tensor:
@@ -213,7 +213,7 @@ def patch_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return pixels.mean(dim=-1, keepdim=True), (pixels.var(dim=-1, keepdim=True) + 1e-6).sqrt()
 
 
-def initialise(model: MAEModel, grid: int) -> None:
+def initialise_mae(model: MAEModel, grid: int) -> None:
     """Xavier linears, also for the patch projection; N(0, 0.02) tokens; fixed sin-cos positions."""
     model.apply(init_weights)
     net, proj = model.encoder, model.encoder.patch_embed.proj

@@ -1,4 +1,4 @@
-"""What MAE and SimMIM share: which squares of an image are hidden, drawn with its crop in the loader worker."""
+"""Shared parts of masked image modelling (MAE, SimMIM): masks, inputs, held-out metrics and pictures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MaskedInputs:
 
 
 class MaskedModel(PretextModel):
-    """What MAE and SimMIM share: what is told of held-out images, and an encoder without a moving average."""
+    """Base of MAE's and SimMIM's models: held-out metrics, and an encoder without a moving average."""
 
     def network(self) -> nn.Module:
         """The timm network inside."""
@@ -74,8 +74,14 @@ def mae_hidden(patches: int, ratio: float) -> int:
 
     Raises:
         ValueError: If none would be hidden or visible.
+
+    Examples:
+        >>> mae_hidden(196, 0.75)
+        147
+        >>> mae_hidden(10, 0.75)  # 2.5 visible patches become 2
+        8
     """
-    return _some(patches - int(patches * (1 - ratio)), patches, ratio)
+    return _checked(patches - int(patches * (1 - ratio)), patches, ratio)
 
 
 def simmim_hidden(cells: int, ratio: float) -> int:
@@ -83,11 +89,15 @@ def simmim_hidden(cells: int, ratio: float) -> int:
 
     Raises:
         ValueError: If none would be hidden or visible.
+
+    Examples:
+        >>> simmim_hidden(49, 0.6)  # 29.4 hidden squares become 30
+        30
     """
-    return _some(math.ceil(cells * ratio), cells, ratio)
+    return _checked(math.ceil(cells * ratio), cells, ratio)
 
 
-def _some(hidden: int, cells: int, ratio: float) -> int:
+def _checked(hidden: int, cells: int, ratio: float) -> int:
     if not 0 < hidden < cells:
         raise ValueError(
             f"mask_ratio {ratio} hides {hidden} of {cells} squares of an image; "
@@ -115,7 +125,7 @@ def enlarge(mask: Tensor, factor: int) -> Tensor:
     return mask.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
 
 
-def panels(
+def reconstruction_panels(
     images: Tensor, shown: Tensor, rebuilt: Tensor, share: float, losses: Tensor
 ) -> list[list[list[Panel | None]]]:
     """A line for each image: itself, what is visible of it, and its reconstruction.

@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode
 from cim_bench.contracts.pretext import Panel, Pretext
 from cim_bench.models.backbone import create_net
 from cim_bench.models.positions import sincos_positions
-from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, enlarge, panels, simmim_hidden
+from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, enlarge, reconstruction_panels, simmim_hidden
 from cim_bench.pretrain.vit import patch_grid, plain_vit
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
@@ -134,7 +134,7 @@ class SimMIMModel(MaskedModel):
             torch.where(mask, filling, batch["image"]) for filling in (torch.full_like(painted, GREY), painted)
         )
         share = float(batch["mask"].float().mean())
-        return panels(batch["image"], shown, rebuilt, share, _errors(predicted, images, mask))
+        return reconstruction_panels(batch["image"], shown, rebuilt, share, _errors(predicted, images, mask))
 
 
 class MaskedEncoder(nn.Module):
@@ -174,7 +174,7 @@ class MaskedViT(MaskedEncoder):
         self.grid = grid
         self.mask_token = nn.Parameter(torch.empty(1, 1, net.embed_dim))
         _trunc_normal(self.mask_token)
-        initialise(net, grid)
+        initialise_simmim_vit(net, grid)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
         """Feature map of the patch tokens after the final norm."""
@@ -251,7 +251,7 @@ def masked_encoder(settings: SimMIM, arch: Arch) -> MaskedEncoder:
     return MaskedBEiT(net, grid, patch) if beit else MaskedViT(net, grid, patch)
 
 
-def initialise(net: Any, grid: int) -> None:
+def initialise_simmim_vit(net: Any, grid: int) -> None:
     """Truncated normal weights, zero biases, unit norms; the last layer of each residual branch of block i / √(2 i).
 
     Positions, where there are any, are fixed sin-cos (ours: the published model has none but the relative bias).

@@ -1,4 +1,4 @@
-"""One picture of a pretext at work: what its model shows of each image, line by line."""
+"""Draw the inputs and predictions of a pretext model on some images, as one figure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from cim_bench.models.checkpoint import META, PRETEXT, read_meta, read_tensors
 from cim_bench.models.key_contract import load_exact
 
 matplotlib.use("Agg")
-
-
-Lines = list[list[Panel | None]]
+PanelLines = list[list[Panel | None]]
 
 
 def visualize(checkpoint: Path, images: Sequence[Path], output: Path, *, seed: int = 0) -> None:
-    """Draw what a pretext makes of some images.
+    """Draw the inputs and predictions of a checkpoint's pretext model.
 
     Args:
         checkpoint: A folder that ``cim-bench pretrain`` made.
@@ -72,7 +70,7 @@ def _sample(inputs: PretextInputs, path: Path, seed: int) -> dict[str, Tensor]:
     return inputs(image)
 
 
-def _draw(pictures: Sequence[Lines], names: Sequence[str], output: Path) -> None:
+def _draw(pictures: Sequence[PanelLines], names: Sequence[str], output: Path) -> None:
     lines = [line for picture in pictures for line in picture]
     columns = max(len(line) for line in lines)
     figure, axes = plt.subplots(len(lines), columns, figsize=(1.8 * columns, 2.0 * len(lines)), squeeze=False)

@@ -1,4 +1,4 @@
-"""What the pretexts of plain ViTs share: the encoder, its initialisation, and grids of patches."""
+"""Shared parts of pretexts on plain ViTs: the encoder, its initialisation, and its grid of patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hashes, seeds, files, errors and progress: small things that everything else may use.
+"""Hashes, seeds, files, numerical bounds, errors and progress, for every other room.
 
 Everything here may be imported from anywhere. It imports nothing of this package.
 """

@@ -1,4 +1,4 @@
-"""Errors as one sentence."""
+"""Errors as one sentence, and those that an unreadable image raises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tarfile
 
 from PIL import Image
 
-# What Pillow raises on damaged files.
+# What Pillow and tarfile raise on damaged files.
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -22,7 +22,14 @@ UNREADABLE = (
 
 
 def one_sentence(error: BaseException) -> str:
-    """An error as one line; of one that crossed from a loader worker, its own words alone."""
+    """An error as one line. Of an error that a loader worker raised, the traceback is left out.
+
+    Examples:
+        >>> one_sentence(ValueError("no   such split"))
+        'no such split'
+        >>> one_sentence(KeyError("depth"))
+        "KeyError: 'depth'"
+    """
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror if not error.filename else f"{error.filename}: {error.strerror}"

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and names of folders."""
+"""Atomic writes, checks of output folders, and safe names for folders."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ def safe_name(name: str) -> str:
 
     Raises:
         ValueError: If nothing usable is left of the name.
+
+    Examples:
+        >>> safe_name("vit_small@32,depth=2")
+        'vit_small_32_depth_2'
+        >>> safe_name("../secret")
+        '_secret'
     """
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip(".")
     if not safe:
@@ -21,7 +27,7 @@ def safe_name(name: str) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Fail before any work is done if results could not be kept.
+    """Check that a folder can be made and written to, before any work is done.
 
     Raises:
         OSError: Naming the folder.

@@ -50,10 +50,10 @@ class Meter:
     """Counts finished units of one task; use as a context manager.
 
     Args:
-        title: What is going on.
+        title: Name of the task.
         total: Units until it ends.
-        start: Units that were finished before (a resumed run).
-        show: False on all but the main process.
+        start: Units that an earlier run finished.
+        show: Whether anything is printed; False on all but the main process.
     """
 
     def __init__(self, title: str, total: int, *, start: int = 0, show: bool = True) -> None:

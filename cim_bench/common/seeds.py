@@ -1,4 +1,4 @@
-"""Seeds as functions of what is drawn, so that no generator's state has to be saved."""
+"""Seeds that are functions of what they are for, so that a resumed run has no generator's state to restore."""
 
 from __future__ import annotations
 
@@ -20,5 +20,14 @@ def seed_all(*parts: int | str) -> None:
 
 
 def sample_seed(seed: int, image: str) -> int:
-    """A seed of 60 bits for one image, from a number and its id without suffix: a copy as JPEG has the same."""
+    """A seed of 60 bits for one image, from a number and the image's id without suffix.
+
+    Examples:
+        The same image in another file format has the same seed, under another number another one.
+
+        >>> sample_seed(0, "dog/7.png") == sample_seed(0, "dog/7.jpg")
+        True
+        >>> sample_seed(0, "dog/7.png") == sample_seed(1, "dog/7.png")
+        False
+    """
     return int(stable_hash([seed, str(Path(image).with_suffix(""))])[:15], 16)

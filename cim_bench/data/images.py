@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from cim_bench.common.errors import UNREADABLE
 from cim_bench.common.hashing import stable_hash
-from cim_bench.data.readers import _identity, _label, open_reader
+from cim_bench.data.readers import open_reader, sample_identity, sample_label
 from cim_bench.spec import Data
 
 
@@ -74,7 +74,7 @@ class ImageSet(Dataset[Image.Image]):
             return [self.own_labels[i] for i in self.indices]
         if getattr(self.reader, "samples", None) is None:
             return None
-        return [_label(self.reader, i) for i in self.indices]
+        return [sample_label(self.reader, i) for i in self.indices]
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         """The decoded RGB image and its label.
@@ -97,5 +97,5 @@ class ImageSet(Dataset[Image.Image]):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of ids, labels and sizes of all images, in order, and of the class names."""
-        rows = [_identity(self.reader, i) for i in self.indices]
+        rows = [sample_identity(self.reader, i) for i in self.indices]
         return stable_hash({"classes": self.classes, "images": rows})

@@ -1,4 +1,4 @@
-"""One reader for each kind of root: image folders, tar files, WebDataset, Hugging Face, torchvision."""
+"""Open a timm reader for each kind of root: image folder, tar file, WebDataset, Hugging Face, torchvision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from timm.data import create_dataset
 from timm.data.readers import create_reader
 
 from cim_bench.data.photos.crops import photos
-from cim_bench.data.photos.shifts import SHIFTS, photo_shift
+from cim_bench.data.photos.shifts import PHOTO_SHIFTS, photo_shift
 from cim_bench.data.sets import SPLIT_NAMES
 from cim_bench.data.webdataset import WebDatasetReader
 from cim_bench.spec import Data
@@ -26,7 +26,7 @@ def open_reader(data: Data, split: str) -> Any:
         return create_reader(data.root, root=data.cache, split=split)
     if kind == "torch":
         return TorchvisionReader(rest, root=data.cache or "data", split=split)
-    root = photos() if data.root == "photos" else photo_shift(kind) if kind in SHIFTS else Path(data.root)
+    root = photos() if data.root == "photos" else photo_shift(kind) if kind in PHOTO_SHIFTS else Path(data.root)
     place = root if split == "." else find_split(root, split)
     if not place.exists():
         raise ValueError(f"no folder {place} for the set {data.name}; set its root")
@@ -79,18 +79,18 @@ class TorchvisionReader:
         return f"{self.name}/{index}"
 
 
-def _identity(reader: Any, index: int) -> list[Any]:
-    """Id, size and label of an image, without decoding it where the reader allows."""
+def sample_identity(reader: Any, index: int) -> list[Any]:
+    """Id, size in bytes and label of an image, for a fingerprint; the id alone where a reader lists no samples."""
     name = reader.filename(index)
     samples = getattr(reader, "samples", None)
     if samples is None:
         return [name]
     source = samples[index][0]
     size = source.size if hasattr(source, "size") else Path(source).stat().st_size
-    return [name, int(size), _label(reader, index)]
+    return [name, int(size), sample_label(reader, index)]
 
 
-def _label(reader: Any, index: int) -> int:
+def sample_label(reader: Any, index: int) -> int:
     """Label of an image of a reader that lists its samples: in a list of its own (tar) or beside the path."""
     targets = getattr(reader, "targets", None)
     return int(reader.samples[index][1] if targets is None else targets[index])

@@ -1,4 +1,4 @@
-"""What happens between a decoded image and a tensor in [0, 1]. Normalisation is the backbone's business."""
+"""Transforms from a decoded image to a tensor of pixels; the backbone normalises."""
 
 from __future__ import annotations
 

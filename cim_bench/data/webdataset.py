@@ -1,4 +1,4 @@
-"""WebDataset shards with random access: their tar headers are indexed once, so counts stay exact."""
+"""WebDataset shards with random access and exact counts: their tar headers are indexed once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+SHARD_IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
 @dataclass(frozen=True)
-class Member:
+class ShardMember:
     """One image inside a shard."""
 
     shard: Path
@@ -51,23 +51,23 @@ class WebDatasetReader:
         return f"{member.shard.name}/{member.key}"
 
 
-def _index(shard: Path) -> list[tuple[Member, int]]:
+def _index(shard: Path) -> list[tuple[ShardMember, int]]:
     try:
         return _scan(shard)
     except (tarfile.TarError, ValueError) as error:
         raise ValueError(f"cannot read {shard}: {error}") from error
 
 
-def _scan(shard: Path) -> list[tuple[Member, int]]:
-    images: dict[str, Member] = {}
+def _scan(shard: Path) -> list[tuple[ShardMember, int]]:
+    images: dict[str, ShardMember] = {}
     labels: dict[str, int] = {}
     with tarfile.open(shard) as tar:
         for entry in tar:
             folder, slash, name = entry.name.rpartition("/")
             stem, _, suffix = name.partition(".")
             key = folder + slash + stem
-            if suffix.lower() in IMAGE_SUFFIXES:
-                images[key] = Member(shard, key, entry.offset_data, entry.size)
+            if suffix.lower() in SHARD_IMAGE_SUFFIXES:
+                images[key] = ShardMember(shard, key, entry.offset_data, entry.size)
             elif suffix == "cls":
                 text = tar.extractfile(entry)
                 assert text is not None

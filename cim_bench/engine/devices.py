@@ -1,4 +1,4 @@
-"""Processes, devices and threads of this job."""
+"""Processes, devices and threads of the running job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cim_bench.spec import Machine
 
 
 def is_main() -> bool:
-    """True in the one process that writes."""
+    """Whether this is the process that writes files and prints progress."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -57,5 +57,5 @@ def make_accelerator(machine: Machine, precision: str = "fp32") -> Accelerator:
 
 
 def one_thread(_: int) -> None:
-    """What a loader worker does first: its process is one of many."""
+    """``worker_init_fn`` of a DataLoader: torch takes one thread, since several workers share the cores."""
     torch.set_num_threads(1)

@@ -30,7 +30,7 @@ from cim_bench.engine.schedule import Steps, StepSampler, learning_rate
 from cim_bench.spec import Machine, Training
 
 RESUME = "resume.pt"
-Samples = dict[str, Tensor]  # of one pass, stacked by the loader
+MicroBatch = dict[str, Tensor]  # the samples of one pass, stacked by the loader
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -38,7 +38,7 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class Fit:
-    """One run of training; see `fit`."""
+    """State of one training run; arguments as of `fit`."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Fit:
         for buffer in self.raw.buffers():  # since its last pass each process has BatchNorm statistics of its own
             broadcast(buffer)
 
-    def _step(self, step: int, batches: list[Samples]) -> dict[str, float]:
+    def _step(self, step: int, batches: list[MicroBatch]) -> dict[str, float]:
         """One optimiser step over all micro-batches; out of memory halves the passes and tries again."""
         lr = learning_rate(step, per_epoch=self.steps.per_epoch, training=self.training)
         for group in self.optimizer.param_groups:
@@ -137,7 +137,7 @@ class Fit:
         self.optimizer.step()
         return {"lr": lr, "grad_norm": float(norm), **outputs}
 
-    def _backward(self, step: int, batches: list[Samples]) -> dict[str, float]:
+    def _backward(self, step: int, batches: list[MicroBatch]) -> dict[str, float]:
         """Gradients of the mean loss over the effective batch, and its mean outputs over all processes."""
         self.optimizer.zero_grad()
         share = self.steps.micro_batch * self.steps.accumulation
@@ -239,6 +239,6 @@ def clear_resume(folder: Path) -> None:
     (folder / RESUME).unlink(missing_ok=True)
 
 
-def _split(batch: Samples, parts: int) -> list[Samples]:
+def _split(batch: MicroBatch, parts: int) -> list[MicroBatch]:
     size = math.ceil(len(batch["index"]) / parts)
     return [{key: value[i : i + size] for key, value in batch.items()} for i in range(0, len(batch["index"]), size)]

@@ -1,4 +1,4 @@
-"""Outputs of models on an image set: each image is decoded once for all of them, each counted exactly once."""
+"""Outputs of models on an image set; each image is decoded once for all models and counted exactly once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ImageBatch:
     images: Mapping[Transform, Tensor]
 
 
-class _Share(Dataset[tuple[int, int, Any]]):
+class _ProcessShare(Dataset[tuple[int, int, Any]]):
     """This process's images, each exactly once: rank r of W takes r, r+W, r+2W, ..."""
 
     def __init__(self, images: ImageSet, transforms: Sequence[Transform], rank: int, processes: int) -> None:
@@ -75,7 +75,7 @@ def run_pass(
     """
     engine = make_accelerator(machine)
     distinct = list(dict.fromkeys(transforms))
-    share = _Share(images, distinct, engine.process_index, engine.num_processes)
+    share = _ProcessShare(images, distinct, engine.process_index, engine.num_processes)
     loader = DataLoader(
         share,
         batch_size=batch_size or machine.micro_batch,

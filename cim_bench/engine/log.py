@@ -11,7 +11,13 @@ LOG = "metrics.jsonl"
 
 
 class TrainingLog:
-    """``metrics.jsonl`` and TensorBoard, cut back to the resume point."""
+    """Log to ``metrics.jsonl`` and TensorBoard; use as a context manager.
+
+    Args:
+        folder: The job's.
+        start: First step of this run; lines of that step and later ones, which a killed run left, are removed.
+        main: Whether this process writes.
+    """
 
     def __init__(self, folder: Path, start: int, main: bool) -> None:
         self.main, self.path = main, folder / LOG
@@ -29,7 +35,7 @@ class TrainingLog:
             self.board.close()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line, and one point per value."""
+        """Append one line, and one point of each value's curve."""
         if not self.main:
             return
         with self.path.open("a") as file:

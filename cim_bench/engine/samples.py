@@ -13,7 +13,7 @@ from cim_bench.data.images import ImageSet
 
 
 class TrainSet(Protocol):
-    """What `fit` reads: samples by (draw, index), and a name for each."""
+    """Training samples that `cim_bench.engine.fit.fit` reads: by (draw, index), with a name for each image."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]: ...

@@ -1,4 +1,4 @@
-"""How training is laid out: batches over devices and steps, the learning rate, and what decays."""
+"""The schedule of a training: steps and micro-batches, sampling order, learning rate, weight decay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from cim_bench.spec import Machine, Training
 
 @dataclass(frozen=True)
 class Steps:
-    """How an effective batch is spread over devices and passes."""
+    """Number of optimiser steps, and how each effective batch is split over processes and passes.
+
+    Attributes:
+        per_epoch: Steps an epoch.
+        total: Steps of the whole training.
+        micro_batch: Images a process takes in one pass.
+        accumulation: Passes a process makes in one step.
+    """
 
     per_epoch: int
     total: int
@@ -25,6 +32,17 @@ class Steps:
     @classmethod
     def plan(cls, samples: int, training: Training, machine: Machine, processes: int) -> Steps:
         """Derive accumulation so that the effective batch is exactly the recipe's.
+
+        Args:
+            samples: Training images.
+            training: The schedule.
+            machine: Limits the micro-batch.
+            processes: Processes that share each step.
+
+        Examples:
+            >>> training = Training(epochs=3, effective_batch=64, base_lr=1e-3)
+            >>> Steps.plan(1000, training, Machine(micro_batch=16), processes=2)
+            Steps(per_epoch=15, total=45, micro_batch=16, accumulation=2)
 
         Raises:
             ValueError: If the data is smaller than one batch, or the batch does not divide over devices and passes.
@@ -94,9 +112,21 @@ class StepSampler:
 
 
 def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
-    """Linear warm-up, then half a cosine to `min_lr` or steps, per step.
+    """Learning rate of one optimiser step: linear warm-up, then half a cosine to `min_lr`, or a fall at milestones.
 
     Sources: facebookresearch/mae, util/lr_sched.py; timm, scheduler/cosine_lr.py (`Training.warmup_prefix`).
+
+    Args:
+        step: Counted from 0 over the whole training.
+        per_epoch: Steps an epoch.
+        training: The schedule.
+
+    Examples:
+        The peak of 1.5e-4 · 512 / 256 is reached after one epoch of ten steps, and half of it midway to the end.
+
+        >>> training = Training(epochs=11, warmup_epochs=1, effective_batch=512, base_lr=1.5e-4)
+        >>> [round(learning_rate(step, per_epoch=10, training=training), 6) for step in (0, 5, 10, 60, 110)]
+        [0.0, 0.00015, 0.0003, 0.00015, 0.0]
     """
     peak = training.base_lr * training.effective_batch / training.lr_batch
     epoch = step / per_epoch

@@ -104,8 +104,8 @@ def create_net(arch: Arch, **model_args: Any) -> Any:
         raise ValueError(f"timm's {arch.name} does not take these options {dict(arch.options)}: {error}") from error
 
 
-def skeleton(arch: Arch, **model_args: Any) -> Any:
-    """As `create_net`, without memory for weights: parameters are on torch's ``meta`` device."""
+def create_meta_net(arch: Arch, **model_args: Any) -> Any:
+    """As `create_net`, with parameters on torch's ``meta`` device: shapes without memory for weights."""
     from accelerate import init_empty_weights  # timm before 1.0.12 reads numbers off tensors: not all may be on meta
 
     with init_empty_weights(include_buffers=False):

@@ -18,7 +18,7 @@ from torch import Tensor
 from cim_bench.common.hashing import stable_hash
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
-SCHEMA_VERSION = 1
+META_SCHEMA = 1
 WEIGHTS, PRETEXT, META = "weights.safetensors", "pretext.safetensors", "meta.json"
 
 
@@ -38,7 +38,7 @@ class Meta:
         classes: Folder names in label order, for a classifier.
         global_pool: timm's pooling, for a classifier.
         recipe: The resolved recipe.
-        pretrain_data: Image set of its pre-training; empty where nobody told.
+        pretrain_data: Image set of its pre-training; empty where it is not known.
         passed: Settings of the pretext that differ from its defaults; a fine-tuned child keeps its parent's.
         key: Key of the job that made it.
         hash: Content hash of the weights; computed on saving.
@@ -59,7 +59,7 @@ class Meta:
     passed: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
     hash: str = ""
-    schema: int = SCHEMA_VERSION
+    schema: int = META_SCHEMA
 
     @property
     def identity(self) -> str:
@@ -147,8 +147,8 @@ def read_meta(folder: Path) -> Meta:
         raise ValueError(
             f"{folder} is not a cim-bench checkpoint (a folder with {WEIGHTS} and {META}): {error}"
         ) from error
-    if meta.schema != SCHEMA_VERSION:
-        raise ValueError(f"{folder / META} has schema {meta.schema}, this version reads {SCHEMA_VERSION}")
+    if meta.schema != META_SCHEMA:
+        raise ValueError(f"{folder / META} has schema {meta.schema}, this version reads {META_SCHEMA}")
     return meta
 
 

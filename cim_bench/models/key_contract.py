@@ -1,4 +1,4 @@
-"""The exact contract of a state dict's keys and shapes."""
+"""Load a state dict only if its keys and shapes are exactly those that are expected."""
 
 from __future__ import annotations
 

@@ -1,14 +1,18 @@
-"""Fixed 2-D sin-cos positions, and their interpolation to another grid."""
+"""Fixed 2-D sin-cos positions, and the interpolation of absolute positions to another grid."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Interpolation = Literal["size", "offset", "antialias"]
+
 
 def sincos_positions(dim: int, grid: int) -> Tensor:
-    """Positions of a square grid with a zero row for the class token.
+    """Fixed sin-cos positions of a square grid, with a row of zeros for the class token.
 
     Half of the channels encode the column, half the row, each as sines then cosines of frequencies
     10000^(-i / (dim/4)) (facebookresearch/mae, util/pos_embed.py).
@@ -22,6 +26,10 @@ def sincos_positions(dim: int, grid: int) -> Tensor:
 
     Raises:
         ValueError: If `dim` is not a multiple of 4.
+
+    Examples:
+        >>> sincos_positions(4, 1).tolist()  # the class token, and the only patch: sin 0, cos 0 of column and row
+        [[[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0]]]
     """
     if dim % 4:
         raise ValueError(f"sin-cos positions need a multiple of 4 channels, not {dim}")
@@ -32,23 +40,28 @@ def sincos_positions(dim: int, grid: int) -> Tensor:
     return torch.cat([torch.zeros(1, dim, dtype=torch.float64), table]).float().unsqueeze(0)
 
 
-def resample_positions(positions: Tensor, grid: int) -> Tensor:
-    """Bicubic interpolation to another grid; the class token's row is kept.
-
-    The scale is (grid + 0.1) / old grid, as in DINO's and CIM's public code (models/cim.py,
-    ``interpolate_pos_encoding``), so that features agree with theirs.
+def interpolate_positions(positions: Tensor, grid: int, how: Interpolation, *, prefix: int = 1) -> Tensor:
+    """Bicubic interpolation of absolute positions to another square grid, as a method's public code has it.
 
     Args:
-        positions: (1, 1 + g², dim).
+        positions: (1, prefix + g², dim).
         grid: New patches a side.
+        how: ``size`` to the new size (mae, util/pos_embed.py; the same in CIM's fine-tuning and BEiT), ``offset`` by
+            the scale factor (grid + 0.1) / g (dino and dinov2, vision_transformer.py; CIM's pre-training,
+            models/cim.py, ``interpolate_pos_encoding``), ``antialias`` to the new size with antialiasing (dinov2's
+            register models, hub/backbones.py; timm, layers/pos_embed.py).
+        prefix: Rows of tokens without a place in the grid, such as the class token; they are kept.
 
     Returns:
-        (1, 1 + grid², dim).
+        (1, prefix + grid², dim); `positions` itself if the grid is the same.
     """
-    old = round((positions.shape[1] - 1) ** 0.5)
+    old = round((positions.shape[1] - prefix) ** 0.5)
     if old == grid:
         return positions
-    table = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    table = F.interpolate(table, scale_factor=(grid + 0.1) / old, mode="bicubic")
+    table = positions[:, prefix:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    if how == "offset":
+        table = F.interpolate(table, scale_factor=(grid + 0.1) / old, mode="bicubic")
+    else:
+        table = F.interpolate(table, size=(grid, grid), mode="bicubic", antialias=how == "antialias")
     assert table.shape[-1] == grid
-    return torch.cat([positions[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
+    return torch.cat([positions[:, :prefix], table.flatten(2).transpose(1, 2)], dim=1)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from cim_bench.evals.finetune import Finetune, cim_finetune_training
+from cim_bench.published_protocols import RSB_A2, RSB_A3
 from cim_bench.spec import Training
 
 
@@ -82,56 +87,33 @@ def finetune_scratch_vit_base() -> Finetune:
 def finetune_rsb_a3() -> Finetune:
     """ResNet Strikes Back, procedure A3: 100 epochs at 160 pixels, tested at 224.
 
+    LAMB at batch 2048, binary cross entropy, mixup 0.1, cutmix 1.0 (`cim_bench.published_protocols.RSB_A3`, where the
+    source is, and what of it is unverified). Crops are bicubic, where timm's train.py draws between bilinear and
+    bicubic by default. timm's LAMB clips the gradient's norm at 1.
+
     Command: ``cim-bench evaluate CHECKPOINT --evaluators finetune_rsb_a3 --data.root IMAGENET``.
     Hardware and time: not measured by us. Expected: 78.05 % from random weights (timm, reported), 78.6 % for CIM.
     """
-    return _rsb(epochs=100, lr=8e-3, magnitude=6, train_size=160)
+    return _with_settings(RSB_A3)
 
 
 def finetune_rsb_a2() -> Finetune:
     """ResNet Strikes Back, procedure A2: 300 epochs, each image three times in an epoch, drop path 0.05.
 
+    Otherwise as `finetune_rsb_a3`, with a learning rate of 5e-3 (`cim_bench.published_protocols.RSB_A2`).
+
     Command: ``cim-bench evaluate CHECKPOINT --evaluators finetune_rsb_a2 --data.root IMAGENET``.
     Hardware and time: not measured by us. Expected: 79.83 % from random weights (timm, reported), 80.1 % for CIM.
     """
-    return _rsb(epochs=300, lr=5e-3, magnitude=7, repeats=3, drop_path=0.05)
+    return _with_settings(RSB_A2)
 
 
-def _rsb(
-    *, epochs: int, lr: float, magnitude: int, train_size: int | None = None, repeats: int = 1, drop_path: float = 0.0
-) -> Finetune:
-    """LAMB at batch 2048, weight decay 0.02, binary cross entropy, mixup 0.1, cutmix 1.0, 5 epochs of warm-up.
-
-    Source: Wightman et al., ResNet Strikes Back, table 2, as timm's and mmpretrain's recipes agree on it. Unverified:
-    the threshold 0.2, which makes both images of a mixture count in full. timm offers it, and public
-    re-implementations of A2 and A3 set it, but the authors' own value could not be read; and bicubic crops, where
-    timm's train.py draws between bilinear and bicubic by default. timm's LAMB clips the gradient's norm at 1.
-    """
-    return Finetune(
-        training=Training(
-            epochs=epochs,
-            warmup_epochs=5,
-            effective_batch=2048,
-            base_lr=lr,
-            lr_batch=2048,
-            min_lr=1e-6,
-            optimizer="lamb",
-            weight_decay=0.02,
-            warmup_prefix=False,
-            repeats=repeats,
-        ),
-        train_size=train_size,
-        drop_path=drop_path,
-        auto_augment=f"rand-m{magnitude}-mstd0.5-inc1",
-        reprob=0.0,
-        mixup=0.1,
-        cutmix=1.0,
-        smoothing=0.0,
-        loss="bce",
-        bce_threshold=0.2,
-        head_std=None,
-        crop_pct=0.95,
-    )
+def _with_settings(changed: Mapping[str, Any]) -> Finetune:
+    """`Finetune` with other values of some settings, by dotted name."""
+    default, prefix = Finetune(), "training."
+    training = {name.removeprefix(prefix): value for name, value in changed.items() if name.startswith(prefix)}
+    own = {name: value for name, value in changed.items() if not name.startswith(prefix)}
+    return replace(default, training=replace(default.training, **training), **own)
 
 
 def finetune_simmim_vit_base() -> Finetune:

@@ -42,7 +42,7 @@ def _cim(arch: str) -> Pretraining:
 def cim_vit_small() -> Pretraining:
     """CIM pre-training of ViT-S/16 on ImageNet-1K, as published; bf16 and clipping as in docs/pretexts/cim.md.
 
-    Command: ``accelerate launch -m cim_bench.cli.commands pretrain cim_vit_small --data.root IMAGENET``.
+    Command: ``accelerate launch -m cim_bench.cli pretrain cim_vit_small --data.root IMAGENET``.
     Hardware: 8 GPUs of 80 GB in the paper; any number works, the effective batch stays 4096.
     Time: not measured by us. Expected: 81.6 % top-1 after `finetune_cim_vit_small` (reported).
     """
@@ -52,7 +52,7 @@ def cim_vit_small() -> Pretraining:
 def cim_vit_base() -> Pretraining:
     """CIM pre-training of ViT-B/16 on ImageNet-1K, as published; bf16 and clipping as in docs/pretexts/cim.md.
 
-    Command: ``accelerate launch -m cim_bench.cli.commands pretrain cim_vit_base --data.root IMAGENET``.
+    Command: ``accelerate launch -m cim_bench.cli pretrain cim_vit_base --data.root IMAGENET``.
     Hardware: 8 GPUs of 80 GB in the paper; any number works, the effective batch stays 4096.
     Time: not measured by us. Expected: 83.1 % top-1 after `finetune_cim_vit_base` (reported).
     """
@@ -62,7 +62,7 @@ def cim_vit_base() -> Pretraining:
 def cim_resnet50() -> Pretraining:
     """CIM pre-training of ResNet-50 for 300 epochs; the design is ours (docs/pretexts/cim_resnet.md).
 
-    Command: ``accelerate launch -m cim_bench.cli.commands pretrain cim_resnet50 --data.root IMAGENET``.
+    Command: ``accelerate launch -m cim_bench.cli pretrain cim_resnet50 --data.root IMAGENET``.
     Hardware: 8 GPUs; batch statistics are of one GPU's pass. Time: not measured by us.
     Expected: 78.6 % after `finetune_rsb_a3`, 80.1 % after `finetune_rsb_a2` (the paper's, whose code is not public).
     """
@@ -72,7 +72,7 @@ def cim_resnet50() -> Pretraining:
 def mae_vit_small() -> Pretraining:
     """MAE pre-training of ViT-S/16: MAE's ViT-B recipe with CIM's 300 epochs; MAE published no ViT-S.
 
-    Command: ``accelerate launch -m cim_bench.cli.commands pretrain mae_vit_small --data.root IMAGENET``.
+    Command: ``accelerate launch -m cim_bench.cli pretrain mae_vit_small --data.root IMAGENET``.
     Hardware: any number of GPUs, the effective batch stays 4096. Time: not measured by us.
     Expected: 80.6 % after `finetune_mae_vit_small` (in CIM's table, reported).
     """
@@ -82,7 +82,7 @@ def mae_vit_small() -> Pretraining:
 def mae_vit_base() -> Pretraining:
     """MAE pre-training of ViT-B/16 by PRETRAIN.md: 800 epochs, mask 0.75, normalised pixels, decoder 512 by 8.
 
-    Command: ``accelerate launch -m cim_bench.cli.commands pretrain mae_vit_base --data.root IMAGENET``.
+    Command: ``accelerate launch -m cim_bench.cli pretrain mae_vit_base --data.root IMAGENET``.
     Hardware: 64 V100 in its documentation; any number works, the effective batch stays 4096.
     Time: not measured by us. Expected: 83.6 % for 1,600 epochs (MAE), 82.9 % for 300 (CIM's table); both reported.
     """
@@ -96,7 +96,7 @@ def _mae(arch: str, epochs: int) -> Pretraining:
 def simmim_vit_base() -> Pretraining:
     """SimMIM pre-training of ViT-B/16 as published: 800 epochs, relative positions shared by all blocks.
 
-    Command: ``accelerate launch -m cim_bench.cli.commands pretrain simmim_vit_base --data.root IMAGENET``.
+    Command: ``accelerate launch -m cim_bench.cli pretrain simmim_vit_base --data.root IMAGENET``.
     Hardware: 16 GPUs of 128 images in its documentation; the effective batch stays 2048.
     Time: not measured by us. Expected: 83.8 % after `finetune_simmim_vit_base` (its README, reported).
     """
@@ -106,7 +106,7 @@ def simmim_vit_base() -> Pretraining:
 def simmim_vit_base_plain() -> Pretraining:
     """SimMIM pre-training of the same plain ViT-B/16 as CIM and MAE: fixed sin-cos positions, no layer scale.
 
-    Command: ``accelerate launch -m cim_bench.cli.commands pretrain simmim_vit_base_plain --data.root IMAGENET``.
+    Command: ``accelerate launch -m cim_bench.cli pretrain simmim_vit_base_plain --data.root IMAGENET``.
     Hardware and time: as `simmim_vit_base`, not measured by us. Expected: no published figure.
     """
     return _simmim(Arch(name="vit_base_patch16_224"))
@@ -115,7 +115,7 @@ def simmim_vit_base_plain() -> Pretraining:
 def simmim_vit_small_plain() -> Pretraining:
     """SimMIM pre-training of the same plain ViT-S/16 as CIM and MAE; SimMIM published no ViT-S.
 
-    Command: ``accelerate launch -m cim_bench.cli.commands pretrain simmim_vit_small_plain --data.root IMAGENET``.
+    Command: ``accelerate launch -m cim_bench.cli pretrain simmim_vit_small_plain --data.root IMAGENET``.
     Hardware and time: not measured by us. Expected: 80.9 % for 300 epochs in CIM's table (reported).
     """
     return _simmim(Arch(name="vit_small_patch16_224"))
@@ -139,7 +139,7 @@ def _simmim(arch: Arch) -> Pretraining:
 def simmim_resnet50() -> Pretraining:
     """SimMIM pre-training of ResNet-50 for 300 epochs; the design is ours (docs/pretexts/simmim.md).
 
-    Command: ``accelerate launch -m cim_bench.cli.commands pretrain simmim_resnet50 --data.root IMAGENET``.
+    Command: ``accelerate launch -m cim_bench.cli pretrain simmim_resnet50 --data.root IMAGENET``.
     Hardware: 8 GPUs; batch statistics are of one GPU's pass. Time: not measured by us.
     Expected: 77.7 % after `finetune_rsb_a3`, 79.5 % after `finetune_rsb_a2` (CIM's table, reported).
     """

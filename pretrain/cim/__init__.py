@@ -1,4 +1,4 @@
-"""Correlational Image Modeling: the method, its exemplars and their colours, its encoders, its pictures.
+"""Correlational Image Modeling: method, encoders, decoder, exemplars and their photometric changes, pictures.
 
 `method.CIM` is what the registry names. It imports `cim_bench.contracts` and below.
 """

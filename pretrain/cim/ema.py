@@ -15,6 +15,10 @@ def cosine_momentum(progress: float, base: float, end: float) -> float:
         progress: Finished fraction of training in [0, 1).
         base: Value at 0.
         end: Value at 1.
+
+    Examples:
+        >>> [round(cosine_momentum(progress, 0.99, 1.0), 4) for progress in (0.0, 0.5, 0.75)]
+        [0.99, 0.995, 0.9985]
     """
     return end - (end - base) * (math.cos(math.pi * progress) + 1) / 2
 

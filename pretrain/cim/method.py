@@ -15,18 +15,18 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timm.layers import Mlp
 from torch import Tensor, nn
 from torchvision.transforms import RandomResizedCrop
 
 from cim_bench.contracts.pretext import Panel, Pretext, PretextModel
 from cim_bench.data.transforms import to_uint8
 from cim_bench.models.positions import sincos_positions
-from cim_bench.pretrain.cim.colours import photometric, sample_photometric
 from cim_bench.pretrain.cim.contrastive import ContrastiveHead
+from cim_bench.pretrain.cim.decoder import CorrelationBlock, upsampling_matrix
 from cim_bench.pretrain.cim.ema import cosine_momentum, ema_update
-from cim_bench.pretrain.cim.encoders import ResNetTokens, Tokens, ViTTokens
+from cim_bench.pretrain.cim.encoders import ResNetEncoder, TokenEncoder, ViTEncoder
 from cim_bench.pretrain.cim.exemplars import correlation_maps, cut_exemplars, rotated_boxes, sample_regions
+from cim_bench.pretrain.cim.photometric import photometric, sample_photometric
 from cim_bench.pretrain.cim.pictures import correlation_panels
 from cim_bench.pretrain.vit import init_weights
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
@@ -127,40 +127,11 @@ def make_pixels(views: Tensor, boxes: Tensor, parameters: Tensor, settings: CIM)
     cut = cut_exemplars(pixels, boxes, settings.exemplar_size)
     if settings.photometric:
         cut = photometric(cut.flatten(0, 1), parameters.flatten(0, 1)).view_as(cut)
-    return {"context": _bytes(context), "exemplars": _bytes(cut)}
+    return {"context": _to_bytes(context), "exemplars": _to_bytes(cut)}
 
 
-def _bytes(images: Tensor) -> Tensor:
+def _to_bytes(images: Tensor) -> Tensor:
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-class CorrelationBlock(nn.Module):
-    """Pre-norm cross-attention and MLP; queries and keys share one LayerNorm (models/nn_util.py, CrossBlock).
-
-    Args:
-        dim: Width.
-        heads: Attention heads.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
-        self.q, self.kv, self.proj = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
-        self.mlp = Mlp(dim, 4 * dim)
-
-    def forward(self, context: Tensor, exemplars: Tensor) -> Tensor:
-        """Context tokens (B, L, D) and exemplar tokens (B, E, T, D) to (B, E, L, D)."""
-        images, count, tokens, dim = exemplars.shape
-        width = dim // self.heads
-        q = self.q(self.norm1(context)).view(images, -1, self.heads, width).transpose(1, 2)  # (B, H, L, w)
-        kv = self.kv(self.norm1(exemplars)).view(images, count, tokens, 2, self.heads, width)
-        k, v = kv.permute(3, 0, 1, 4, 2, 5).flatten(1, 2).unbind(0)  # (B*E, H, T, w)
-        q = q[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(images, count, -1, dim)
-        x = context[:, None] + self.proj(attended)
-        decoded: Tensor = x + self.mlp(self.norm2(x))
-        return decoded
 
 
 class CIMModel(PretextModel):
@@ -186,7 +157,7 @@ class CIMModel(PretextModel):
         self.settings, self.side = settings, arch.image_size
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
         resnet = arch.name.startswith("resnet")
-        self.tokens: Tokens = ResNetTokens(arch) if resnet else ViTTokens(arch, "CIM, besides ResNets,")
+        self.tokens: TokenEncoder = ResNetEncoder(arch) if resnet else ViTEncoder(arch, "CIM, besides ResNets,")
         if settings.sigma_cont and not self.tokens.prefix:
             raise ValueError(f"CIM's contrastive term needs a class token, which {arch} lacks; set sigma_cont to 0")
         self.online, dim = self.tokens.net, self.tokens.dim
@@ -199,7 +170,7 @@ class CIMModel(PretextModel):
         self.decoder_block = CorrelationBlock(width, settings.decoder_heads)
         self.decoder_norm = nn.LayerNorm(width, eps=1e-6)
         self.decoder_pred = nn.Conv2d(width, 2, 1)
-        self.register_buffer("upsampling", _upsampling(self.grids[0], settings.context_size), persistent=False)
+        self.register_buffer("upsampling", upsampling_matrix(self.grids[0], settings.context_size), persistent=False)
         for part in (self.decoder_embed, self.decoder_block, self.decoder_norm):
             part.apply(init_weights)
         last = self.decoder_pred
@@ -299,9 +270,3 @@ class CIMModel(PretextModel):
         predicted = self.predict(batch)[0].sigmoid()
         maps = correlation_maps(batch["boxes"], self.side, self.settings.context_size).float()
         return [correlation_panels(*image) for image in zip(context, exemplars, maps, predicted, strict=True)]
-
-
-def _upsampling(grid: int, resolution: int) -> Tensor:
-    """(resolution, grid) matrix of bilinear upsampling with aligned corners: rows and columns each pass through it."""
-    eye = torch.eye(grid)[None]
-    return F.interpolate(eye, size=resolution, mode="linear", align_corners=True)[0].T.contiguous()

@@ -1,53 +1,42 @@
-"""``cim-bench data check``: whether image sets on disk are what they should be, before a run depends on it."""
+"""``cim-bench data check``: check that image sets on disk are what they should be, before a run depends on it."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cim_bench.common.progress import Meter
-from cim_bench.data.check.decode import Fault, Files, find_faults
-from cim_bench.data.check.findings import Level, Remark, remarks, some
-from cim_bench.data.check.layouts import Layout, Split, recognise
+from cim_bench.data.check.decode import Fault, FileBatch, find_faults
+from cim_bench.data.check.findings import Finding, error, fault_findings, layout_findings, ok, some, warning
+from cim_bench.data.check.layouts import Layout, Split, recognise_layout
 from cim_bench.data.sets import ADE20K_LABELS, IMAGENET_C_PIXELS
 
-SAMPLES = 20  # files of each split that are looked into without --deep
-BATCH = 64  # files a worker process takes at a time
-TODO = {
-    "unreadable": "replace them, or write a list with --deep --bad-files and pass it as --data.bad-files",
-    "pixels": "ImageNet-C is read without resizing, as 224x224 files, so take the released ones",
-    "labels": "annotations hold one label a pixel, 0 (unlabelled) to 150, so take ADEChallengeData2016's own",
-}
-FINE = {
-    "ImageNet-C": "each can be read and has 224x224 pixels",
-    "ADE20K": "each can be read and its annotation has its size and labels of 0 to 150",
-    "segmentation folder": "each can be read and its annotation has its size",
-}
+SAMPLES = 20  # files of each split that are opened without --deep
+BATCH = 64  # files that a worker process takes at a time
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One sentence on one root: what holds, or what is wrong and what to do.
+@dataclass(frozen=True, kw_only=True)
+class CheckedSet:
+    """What a check found in one root.
 
     Attributes:
         root: The folder, as it was given.
-        kind: The data set it was taken for.
-        level: ``ok``, ``warning`` (may be meant so) or ``error`` (numbers would be wrong, or a run would stop).
-        text: The sentence.
+        layout: The data set it was taken for, and its files; of kind ``unknown`` if it cannot be listed.
+        faults: Files that are unreadable or wrong.
+        findings: What holds, and what is wrong and what to do.
     """
 
     root: Path
-    kind: str
-    level: Level
-    text: str
+    layout: Layout
+    faults: tuple[Fault, ...] = ()
+    findings: tuple[Finding, ...]
 
 
-def check(roots: Sequence[Path], *, deep: bool, workers: int, bad_files: Path | None) -> list[Finding]:
-    """Look at image sets: counts, classes, names, and the inside of some files (of all with `deep`).
+def check(roots: Sequence[Path], *, deep: bool, workers: int, bad_files: Path | None) -> list[CheckedSet]:
+    """Check image sets: counts, classes, names, and the content of some files (of all with `deep`).
 
     Args:
         roots: Folders; no link or name leads the check out of them.
@@ -57,7 +46,7 @@ def check(roots: Sequence[Path], *, deep: bool, workers: int, bad_files: Path | 
             them; needs `deep`.
 
     Returns:
-        The findings of each root, in the order of the roots.
+        What was found in each root, in the order of the roots; a root that is given twice is checked once.
 
     Raises:
         ValueError: If `bad_files` is given without `deep`, or `workers` is negative.
@@ -69,23 +58,8 @@ def check(roots: Sequence[Path], *, deep: bool, workers: int, bad_files: Path | 
         raise ValueError(f"--workers is {workers}, not 0 or more")
     if bad_files is not None:
         bad_files.open("a").close()  # an hour of decoding is not for a list that cannot be written
-    findings: list[Finding] = []
-    found: list[tuple[Path, Layout, list[Fault]]] = []
-    roots = list(dict.fromkeys(roots))
-    for root in roots:
-        try:
-            layout = recognise(root)
-        except OSError as error:
-            text = f"{error.filename} cannot be listed ({error.strerror}): give a folder that can be read"
-            findings.append(Finding(root, "unknown", "error", text))
-            continue
-        findings += [Finding(root, layout.kind, *remark) for remark in remarks(layout)]
-        faults = _look_inside(layout, deep=deep, workers=workers)
-        findings += [Finding(root, layout.kind, *remark) for remark in _fault_remarks(layout, faults, deep=deep)]
-        found.append((root, layout, faults))
-    if bad_files is not None:
-        findings += _write_bad_files(bad_files, found)
-    return sorted(findings, key=lambda finding: roots.index(finding.root))
+    checked = [_check_root(root, deep=deep, workers=workers) for root in dict.fromkeys(roots)]
+    return checked if bad_files is None else _write_bad_files(bad_files, checked)
 
 
 def command(options: argparse.Namespace) -> int:
@@ -97,34 +71,44 @@ def command(options: argparse.Namespace) -> int:
     if options.workers is not None and not options.deep:
         raise ValueError("--workers needs --deep: a few files of each split are read by one process")
     workers = (os.cpu_count() or 1) if options.workers is None else options.workers
-    findings = check(options.roots, deep=options.deep, workers=workers, bad_files=options.bad_files)
-    header = None
-    for finding in findings:
-        if header != (header := f"{finding.root}: {finding.kind}"):
-            print(header)
-        print(f"  {finding.level:7s}  {finding.text}")
-    return int(any(finding.level == "error" for finding in findings))
+    sets = check(options.roots, deep=options.deep, workers=workers, bad_files=options.bad_files)
+    for checked in sets:
+        if checked.findings:
+            print(f"{checked.root}: {checked.layout.kind}")
+        for level, text in checked.findings:
+            print(f"  {level:7s}  {text}")
+    return int(any(finding.level == "error" for checked in sets for finding in checked.findings))
 
 
-def _look_inside(layout: Layout, *, deep: bool, workers: int) -> list[Fault]:
-    """Decode all files, or a few of each split."""
+def _check_root(root: Path, *, deep: bool, workers: int) -> CheckedSet:
+    """List the files of a root and look into them."""
+    try:
+        layout = recognise_layout(root)
+    except OSError as failure:
+        text = f"{failure.filename} cannot be listed ({failure.strerror}): give a folder that can be read"
+        return CheckedSet(root=root, layout=Layout("unknown", root), findings=(error(text),))
     batches = list(_batches(layout, deep=deep))
-    with Meter(f"decode {layout.root.name}", sum(len(batch.images) for batch in batches), show=deep) as meter:
-        return list(find_faults(batches, workers=workers if deep else 0, meter=meter))
+    looked_into = dict.fromkeys((split.name for split in layout.splits), 0)
+    for batch in batches:
+        looked_into[batch.split] += len(batch.images)
+    with Meter(f"decode {layout.root.name}", sum(looked_into.values()), show=deep) as meter:
+        faults = tuple(find_faults(batches, workers=workers if deep else 0, meter=meter))
+    findings = (*layout_findings(layout), *fault_findings(layout, faults, looked_into, deep=deep))
+    return CheckedSet(root=root, layout=layout, faults=faults, findings=findings)
 
 
-def _batches(layout: Layout, *, deep: bool) -> Iterator[Files]:
+def _batches(layout: Layout, *, deep: bool) -> Iterator[FileBatch]:
     """The files of each split in batches of equal settings."""
     pixels = IMAGENET_C_PIXELS if layout.kind == "ImageNet-C" else None
     last_label = ADE20K_LABELS if layout.kind == "ADE20K" else None
     masks = {split.name.removeprefix("annotations/"): split for split in layout.annotations}
     for split in layout.splits:
         partners = _partners(masks.get(split.name.removeprefix("images/")))
-        names = split.images if deep else _spread(split.images)
+        names = split.images if deep else _evenly_spaced(split.images)
         for start in range(0, len(names), BATCH):
             images = names[start : start + BATCH]
             annotated = tuple(partners.get(name.rpartition(".")[0], "") for name in images)
-            yield Files(
+            yield FileBatch(
                 split=split.name,
                 folder=str(split.path),
                 images=images,
@@ -140,55 +124,40 @@ def _partners(masks: Split | None) -> dict[str, str]:
     return {name.rpartition(".")[0]: str(masks.path / name) for name in masks.images} if masks else {}
 
 
-def _spread(names: tuple[str, ...]) -> tuple[str, ...]:
+def _evenly_spaced(names: tuple[str, ...]) -> tuple[str, ...]:
     """At most `SAMPLES` of some names, evenly spaced, the first and the last among them."""
     if len(names) <= SAMPLES:
         return names
     return tuple(names[place * (len(names) - 1) // (SAMPLES - 1)] for place in range(SAMPLES))
 
 
-def _fault_remarks(layout: Layout, faults: list[Fault], *, deep: bool) -> Iterator[Remark]:
-    """One sentence for each split and kind of fault."""
-    totals = {split.name: len(split.images) if deep else min(SAMPLES, len(split.images)) for split in layout.splits}
-    how = "decoded" if deep else "sampled"
-    for (split, kind), count in Counter((fault.split, fault.kind) for fault in faults).items():
-        first = next(fault for fault in faults if (fault.split, fault.kind) == (split, kind))
-        where = "" if split == "." else f"{split}: "
-        what = {"unreadable": "cannot be read", "pixels": "have another size", "labels": "have wrong annotations"}[kind]
-        yield (
-            "error",
-            (
-                f"{where}{count:,} of {totals[split]:,} files {how} {what}, the first is {some([first.name])} "
-                f"({first.reason}): {TODO[kind]}"
-            ),
-        )
-    total = sum(totals.values())
-    if not faults and total:
-        rest = "" if deep else " (--deep decodes all)"
-        yield "ok", f"{total:,} files {how}, {FINE.get(layout.kind, 'each can be read')}{rest}"
+def _write_bad_files(target: Path, sets: Sequence[CheckedSet]) -> list[CheckedSet]:
+    """Write the ids of unreadable images, and add to the findings which ids the list cannot hold or share.
 
-
-def _write_bad_files(target: Path, found: list[tuple[Path, Layout, list[Fault]]]) -> Iterator[Finding]:
-    """Write the ids of unreadable images; tell which cannot be listed, and which readable ones share an id."""
-    bad = {fault.name for *_, faults in found for fault in faults if fault.kind == "unreadable"}
+    Returns:
+        The sets with these findings.
+    """
+    bad = {fault.name for checked in sets for fault in checked.faults if fault.kind == "unreadable"}
     # a line break in a name, or bytes that are no text, would not come back as the same name
     listed = sorted(name for name in bad if name.isprintable())
     target.write_text("".join(f"{name}\n" for name in listed))
-    for root, layout, faults in found:
-        own = {(fault.split, fault.name) for fault in faults if fault.kind == "unreadable"}
-        if own:
-            yield Finding(root, layout.kind, "ok", f"the unreadable images are listed in {target}")
-        unlisted = {name for _, name in own if not name.isprintable()}
-        if unlisted:
-            text = f"{len(unlisted):,} names cannot stand in a list ({some(unlisted)}): rename or remove these files"
-            yield Finding(root, layout.kind, "error", text)
-        shared = [
-            f"{split.name}/{name}" for split in layout.splits for name in bad.intersection(split.images)
-            if (split.name, name) not in own
-        ]  # fmt: skip
-        if shared:
-            text = (
-                f"{len(shared):,} readable images share their id with an unreadable one of another split "
-                f"({some(shared)}), and {target} leaves them out too: replace the unreadable files instead"
-            )
-            yield Finding(root, layout.kind, "warning", text)
+    return [replace(checked, findings=(*checked.findings, *_list_findings(checked, target, bad))) for checked in sets]
+
+
+def _list_findings(checked: CheckedSet, target: Path, bad: set[str]) -> Iterator[Finding]:
+    """What one set's readers should know of the list of bad files, which holds the ids of all sets."""
+    own = {(fault.split, fault.name) for fault in checked.faults if fault.kind == "unreadable"}
+    if own:
+        yield ok(f"the unreadable images are listed in {target}")
+    unlisted = {name for _, name in own if not name.isprintable()}
+    if unlisted:
+        yield error(f"{len(unlisted):,} names cannot stand in a list ({some(unlisted)}): rename or remove these files")
+    shared = [
+        f"{split.name}/{name}" for split in checked.layout.splits for name in bad.intersection(split.images)
+        if (split.name, name) not in own
+    ]  # fmt: skip
+    if shared:
+        yield warning(
+            f"{len(shared):,} readable images share their id with an unreadable one of another split "
+            f"({some(shared)}), and {target} leaves them out too: replace the unreadable files instead"
+        )

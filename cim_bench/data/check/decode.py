@@ -1,4 +1,4 @@
-"""Look into image files, in parallel: which cannot be read, have another size or other labels; imports no torch."""
+"""Open or decode image files, in parallel, and find those that are unreadable or wrong; imports no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cim_bench.data.check.layouts import printable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
+class FileBatch:
     """Some images of one split.
 
     Attributes:
@@ -49,24 +49,24 @@ class Fault(NamedTuple):
     reason: str
 
 
-def faults(batch: Files) -> list[Fault]:
+def batch_faults(batch: FileBatch) -> list[Fault]:
     """The faults of a batch, at most one an image. An unreadable annotation counts as its image's fault."""
     found = []
     annotations = batch.annotations or ("",) * len(batch.images)
     for name, annotation in zip(batch.images, annotations, strict=True):
-        fault = _look(batch, name, annotation)
+        fault = _fault(batch, name, annotation)
         if fault is not None:
             found.append(Fault(batch.split, name, *fault))
     return found
 
 
-def find_faults(batches: Iterable[Files], *, workers: int, meter: Meter) -> Iterator[Fault]:
+def find_faults(batches: Iterable[FileBatch], *, workers: int, meter: Meter) -> Iterator[Fault]:
     """The faults of all batches, in order.
 
     Args:
-        batches: What to look at.
+        batches: The files.
         workers: Processes; 0 for this one.
-        meter: Steps by one an image.
+        meter: Steps once for each image.
 
     Raises:
         OSError: If a process died: no memory was left, or a file crashed the decoder.
@@ -74,14 +74,14 @@ def find_faults(batches: Iterable[Files], *, workers: int, meter: Meter) -> Iter
     batches = list(batches)
     if workers == 0:
         for batch in batches:
-            yield from faults(batch)
+            yield from batch_faults(batch)
             meter.step(len(batch.images))
         return
     # spawned: a fork of a process that runs torch or the meter's thread can hang
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     finished = 0
     try:
-        for batch, found in zip(batches, pool.map(faults, batches), strict=True):
+        for batch, found in zip(batches, pool.map(batch_faults, batches), strict=True):
             yield from found
             meter.step(len(batch.images))
             finished += 1
@@ -95,7 +95,9 @@ def find_faults(batches: Iterable[Files], *, workers: int, meter: Meter) -> Iter
         pool.shutdown(cancel_futures=True)  # or an interrupt would wait for all that is queued
 
 
-def _look(batch: Files, name: str, annotation: str) -> tuple[Literal["unreadable", "pixels", "labels"], str] | None:
+def _fault(
+    batch: FileBatch, name: str, annotation: str
+) -> tuple[Literal["unreadable", "pixels", "labels"], str] | None:
     """What is wrong with one image (kind, reason), or nothing."""
     try:
         with Image.open(Path(batch.folder, name)) as image:

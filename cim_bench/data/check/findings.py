@@ -1,22 +1,54 @@
-"""Where a listed folder is or is not what was released, one sentence each; imports no torch."""
+"""Findings of a data check: what holds of an image set, what is wrong with it, and what to do; imports no torch."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from cim_bench.data.check.layouts import FLAT_VAL, IMAGE_SUFFIXES, ROLES, SEVERITIES, Layout, Split, printable
+from cim_bench.data.check.decode import Fault
+from cim_bench.data.check.layouts import (
+    FLAT_VAL,
+    IMAGE_SUFFIXES,
+    ROLES,
+    SEVERITY_FOLDERS,
+    Layout,
+    Split,
+    printable,
+)
 from cim_bench.data.classes import imagenet_wnids
 from cim_bench.data.sets import CLASSES, CORRUPTIONS, EXTRA_CORRUPTIONS, RELEASES, VALPREP, Release
 
 Level = Literal["ok", "warning", "error"]
-Remark = tuple[Level, str]
+FAULTS = {"unreadable": "cannot be read", "pixels": "have another size", "labels": "have wrong annotations"}
+REMEDIES = {
+    "unreadable": "replace them, or write a list with --deep --bad-files and pass it as --data.bad-files",
+    "pixels": "ImageNet-C is read without resizing, as 224x224 files, so take the released ones",
+    "labels": "annotations hold one label a pixel, 0 (unlabelled) to 150, so take ADEChallengeData2016's own",
+}
+INTACT = {  # what is true of every file that was looked into, by kind of set
+    "ImageNet-C": "each can be read and has 224x224 pixels",
+    "ADE20K": "each can be read and its annotation has its size and labels of 0 to 150",
+    "segmentation folder": "each can be read and its annotation has its size",
+}
 
 
-def remarks(layout: Layout) -> Iterator[Remark]:
-    """All that the list of files tells: what is as released (``ok``), and what is not and what to do."""
+class Finding(NamedTuple):
+    """One sentence on an image set: what holds, or what is wrong and what to do.
+
+    Attributes:
+        level: ``ok``, ``warning`` (may be intended) or ``error`` (numbers would be wrong, or a run would stop).
+        text: The sentence.
+    """
+
+    level: Level
+    text: str
+
+
+def layout_findings(layout: Layout) -> Iterator[Finding]:
+    """What the names and the numbers of files say: which splits are as released, and which are not."""
     for name in layout.skipped:
         yield _skipped(name)
     if layout.kind == "full ADE20K":
@@ -37,19 +69,19 @@ def remarks(layout: Layout) -> Iterator[Remark]:
         yield from _released(layout)
 
 
-def error(text: str, split: Split | None = None) -> Remark:
-    """A sentence on something that makes numbers wrong or stops a run."""
-    return "error", f"{_of(split)}{text}"
+def error(text: str, split: Split | None = None) -> Finding:
+    """A finding that makes numbers wrong or stops a run."""
+    return Finding("error", f"{_of(split)}{text}")
 
 
-def warning(text: str, split: Split | None = None) -> Remark:
-    """A sentence on something that may be meant so."""
-    return "warning", f"{_of(split)}{text}"
+def warning(text: str, split: Split | None = None) -> Finding:
+    """A finding that may be intended."""
+    return Finding("warning", f"{_of(split)}{text}")
 
 
-def ok(text: str, split: Split | None = None) -> Remark:
-    """A sentence on what holds."""
-    return "ok", f"{_of(split)}{text}"
+def ok(text: str, split: Split | None = None) -> Finding:
+    """A finding that all is well."""
+    return Finding("ok", f"{_of(split)}{text}")
 
 
 def some(names: Collection[str], limit: int = 3) -> str:
@@ -62,13 +94,13 @@ def _of(split: Split | None) -> str:
     return "" if split is None or split.name == "." else f"{split.name}: "
 
 
-def _skipped(name: str) -> Remark:
+def _skipped(name: str) -> Finding:
     if name.endswith(".tar"):
         return warning(f"{name} is a tar file and was not checked: unpack it to check it")
     return warning(f"{printable(name)} is a link out of this folder and was not followed: give its target as ROOT")
 
 
-def _unknown(layout: Layout) -> Remark:
+def _unknown(layout: Layout) -> Finding:
     if layout.inner:
         return error(f"this folder holds image sets and is none itself: give one as ROOT ({some(layout.inner)})")
     return error(
@@ -77,7 +109,7 @@ def _unknown(layout: Layout) -> Remark:
     )
 
 
-def _tree(split: Split) -> Iterator[Remark]:
+def _tree(split: Split) -> Iterator[Finding]:
     """What is wrong with a split's files whatever the set."""
     if split.links:
         found = (
@@ -97,7 +129,7 @@ def _tree(split: Split) -> Iterator[Remark]:
         yield warning(f"{found} and have the innermost folder's name as their class: move them up", split)
 
 
-def _counts(split: Split, release: Release) -> Iterator[Remark]:
+def _counts(split: Split, release: Release) -> Iterator[Finding]:
     """Whether there are as many images as were released, in all and per class."""
     found, nearest = len(split.images), min(release.images, key=lambda count: abs(count - len(split.images)))
     odd = {name for name, count in split.classes.items() if release.per_class not in (None, count)}
@@ -113,7 +145,7 @@ def _counts(split: Split, release: Release) -> Iterator[Remark]:
         yield ok(f"{found:,} images" + (f" in {classes:,} classes" if classes else ""), split)
 
 
-def _classes(split: Split, expected: tuple[str, ...]) -> Iterator[Remark]:
+def _classes(split: Split, expected: tuple[str, ...]) -> Iterator[Finding]:
     """Whether the class folders are those of the set."""
     classes = set(split.classes) - {""}
     missing, unknown = set(expected) - classes, classes - set(expected)
@@ -127,7 +159,7 @@ def _classes(split: Split, expected: tuple[str, ...]) -> Iterator[Remark]:
         yield error(f"{split.classes['']:,} images lie in no class folder: move or remove them", split)
 
 
-def _released(layout: Layout) -> Iterator[Remark]:
+def _released(layout: Layout) -> Iterator[Finding]:
     """ImageNet-1k, -A, -R, -Sketch and -V2."""
     for split in layout.splits:
         role = ""
@@ -153,7 +185,7 @@ def _released(layout: Layout) -> Iterator[Remark]:
         yield from _missing_splits(layout)
 
 
-def _missing_splits(layout: Layout) -> Iterator[Remark]:
+def _missing_splits(layout: Layout) -> Iterator[Finding]:
     names = [*(split.name for split in layout.splits), *(name.removesuffix(".tar") for name in layout.skipped)]
     roles = {ROLES.get(name) for name in names}
     if names == ["."]:
@@ -165,31 +197,35 @@ def _missing_splits(layout: Layout) -> Iterator[Remark]:
         yield warning("there is no val split, which scores are measured on: add ROOT/val")
 
 
-def _corruptions(layout: Layout) -> Iterator[Remark]:
-    """ImageNet-C: one sentence for all folders that share a fault, since there are 75."""
+def _corruptions(layout: Layout) -> Iterator[Finding]:
+    """ImageNet-C: one finding for all folders that share it, since there are 75."""
     held = {(split.path.parent.name, split.path.name) for split in layout.splits}
     for group, names in CORRUPTIONS.items():
-        missing = [f"{name}/{severity}" for name in names for severity in SEVERITIES if (name, severity) not in held]
+        missing = [
+            f"{name}/{severity}" for name in names for severity in SEVERITY_FOLDERS if (name, severity) not in held
+        ]
         if missing:
-            found = f"{group} lacks {len(missing)} of its {len(names) * len(SEVERITIES)} folders ({some(missing)})"
+            found = (
+                f"{group} lacks {len(missing)} of its {len(names) * len(SEVERITY_FOLDERS)} folders ({some(missing)})"
+            )
             yield error(f"{found}: unpack {group}.tar from zenodo.org/records/2235448")
-    wrong: dict[Remark, list[str]] = {}
+    shared: dict[Finding, list[str]] = {}
     for split in layout.splits:
         alone = replace(split, name=".")
-        for remark in (
+        for finding in (
             *_tree(alone),
             *_counts(alone, RELEASES["ImageNet-C", ""]),
             *_classes(alone, CLASSES["ImageNet-C"]()),
         ):
-            wrong.setdefault(remark, []).append(split.name)
-    for (level, text), places in wrong.items():
-        yield level, f"{len(places)} folders ({some(places)}): {text}"
+            shared.setdefault(finding, []).append(split.name)
+    for (level, text), places in shared.items():
+        yield Finding(level, f"{len(places)} folders ({some(places)}): {text}")
     extra = {name for names in EXTRA_CORRUPTIONS.values() for name in names} & {name for name, _ in held}
     if extra:
         yield ok(f"{len(extra)} extra corruptions ({some(extra, 4)}) are there too, which are no part of mCE")
 
 
-def _image_folder(layout: Layout) -> Iterator[Remark]:
+def _image_folder(layout: Layout) -> Iterator[Finding]:
     """Any other set of classes: what it holds, and whether its splits agree."""
     labelled = [split for split in layout.splits if set(split.classes) - {""}]
     for split in layout.splits:
@@ -210,7 +246,7 @@ def _image_folder(layout: Layout) -> Iterator[Remark]:
             yield error(f"{both}, so one label means two classes: give both the same class folders")
 
 
-def _segmentation(layout: Layout) -> Iterator[Remark]:
+def _segmentation(layout: Layout) -> Iterator[Finding]:
     """ADE20K, and other sets in its layout."""
     images = {split.path.name: split for split in layout.splits}
     annotations = {split.path.name: split for split in layout.annotations}
@@ -227,13 +263,39 @@ def _segmentation(layout: Layout) -> Iterator[Remark]:
             else:
                 yield ok(f"{len(held[name].images):,} files", held[name])
         if name in images and name in annotations:
-            yield from _lonely(images[name], annotations[name])
-            yield from _lonely(annotations[name], images[name])
+            yield from _without_partner(images[name], annotations[name])
+            yield from _without_partner(annotations[name], images[name])
 
 
-def _lonely(split: Split, other: Split) -> Iterator[Remark]:
+def _without_partner(split: Split, other: Split) -> Iterator[Finding]:
     """Whether each file has a partner of its stem in the other folder."""
     stems, partners = ({name.rpartition(".")[0] for name in part.images} for part in (split, other))
-    if lonely := stems - partners:
-        found = f"{len(lonely):,} files have no partner of that name in {other.name} ({some(lonely)})"
+    if alone := stems - partners:
+        found = f"{len(alone):,} files have no partner of that name in {other.name} ({some(alone)})"
         yield error(f"{found}: unpack both again", split)
+
+
+def fault_findings(
+    layout: Layout, faults: Sequence[Fault], looked_into: Mapping[str, int], *, deep: bool
+) -> Iterator[Finding]:
+    """What the content of the files says: one finding for each split and kind of fault.
+
+    Args:
+        layout: The set.
+        faults: Of the files that were looked into.
+        looked_into: Number of these files by name of the split.
+        deep: Whether all files were decoded, or a sample of them was opened.
+    """
+    how = "decoded" if deep else "sampled"
+    for (name, kind), count in Counter((fault.split, fault.kind) for fault in faults).items():
+        first = next(fault for fault in faults if (fault.split, fault.kind) == (name, kind))
+        split = next(split for split in layout.splits if split.name == name)
+        yield error(
+            f"{count:,} of {looked_into[name]:,} files {how} {FAULTS[kind]}, the first is {some([first.name])} "
+            f"({first.reason}): {REMEDIES[kind]}",
+            split,
+        )
+    total = sum(looked_into.values())
+    if not faults and total:
+        rest = "" if deep else " (--deep decodes all)"
+        yield ok(f"{total:,} files {how}, {INTACT.get(layout.kind, 'each can be read')}{rest}")

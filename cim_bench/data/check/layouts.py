@@ -17,14 +17,12 @@ from cim_bench.data.sets import CORRUPTIONS, EXTRA_CORRUPTIONS, SPLIT_NAMES
 
 ROLES = {name: role for role, names in SPLIT_NAMES.items() for name in names}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # what timm's readers take for an image
-
-
 # Files that somebody may believe to be read. A README or a list of classes is no surprise.
 UNREAD_SUFFIXES = {
     *(".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jpe", ".jfif", ".avif", ".heic", ".npy"),
     *(".tar", ".tgz", ".gz", ".zip", ".part", ".crdownload"),
 }
-SEVERITIES = ("1", "2", "3", "4", "5")
+SEVERITY_FOLDERS = ("1", "2", "3", "4", "5")
 FLAT_VAL = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG")
 
 
@@ -56,7 +54,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Layout:
-    """What `recognise` found.
+    """What `recognise_layout` found.
 
     Attributes:
         kind: ``ImageNet-1k`` and so on, ``image folder``, ``segmentation folder`` or ``unknown``.
@@ -80,7 +78,7 @@ def printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def recognise(root: Path) -> Layout:
+def recognise_layout(root: Path) -> Layout:
     """Tell the data set in a folder and list its files. No link or name leads out of the folder.
 
     Raises:
@@ -212,7 +210,7 @@ def _severities(root: Path) -> Iterator[str]:
         for name in names:
             place = f"{group}/{name}" if name in grouped else name
             if name in grouped or name in folders:
-                yield from (f"{place}/{severity}" for severity in _folders(root, place) if severity in SEVERITIES)
+                yield from (f"{place}/{severity}" for severity in _folders(root, place) if severity in SEVERITY_FOLDERS)
 
 
 def _kind(root: Path, splits: tuple[Split, ...], skipped: tuple[str, ...]) -> str:

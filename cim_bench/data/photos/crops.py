@@ -30,14 +30,14 @@ _SKIMAGE = (
     "hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png retina.jpg rocket.jpg text.png"
 )
 _FOLDERS = {"skimage": ("data", _SKIMAGE), "sklearn": ("datasets/images", "china.jpg flower.jpg")}
-CLASSES = tuple(sorted(Path(file).stem for _, files in _FOLDERS.values() for file in files.split()))
-VERSION = 1  # of the recipe: raise it whenever other crops would come out
+PHOTO_CLASSES = tuple(sorted(Path(file).stem for _, files in _FOLDERS.values() for file in files.split()))
+CROPS_VERSION = 1  # of the recipe: raise it whenever other crops would come out
 SIZE = 64  # of a crop, pixels
 SIDES = (64, 128)  # least and greatest side of the square cut from the photograph, pixels
 COUNTS = {"train": 100, "val": 25}  # crops per class
 TRAIN_SHARE = (2, 3)  # of the photograph's longer axis, from the left or the top; the rest is for validation
 TOP_DOWN = ("astronaut", "camera", "flower", "moon")  # split along the height: little in their right third
-DRAWS = 3  # places drawn for a crop, of which the one of greatest contrast is taken: fewer blank skies
+DRAWS_PER_CROP = 3  # places drawn for a crop, of which the one of greatest contrast is taken: fewer blank skies
 
 
 def cache_folder() -> Path:
@@ -63,7 +63,7 @@ def photos(root: Path | None = None) -> Path:
     """
     sources = _sources()
     recipe = {
-        "constants": [VERSION, SIZE, SIDES, COUNTS, TRAIN_SHARE, TOP_DOWN, DRAWS],
+        "constants": [CROPS_VERSION, SIZE, SIDES, COUNTS, TRAIN_SHARE, TOP_DOWN, DRAWS_PER_CROP],
         "sources": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()},
     }
     folder = (cache_folder() if root is None else Path(root)) / f"photos-{_digest(recipe)[:12]}"
@@ -133,7 +133,7 @@ def _cut(root: Path, split: str, name: str, image: Image.Image) -> list[dict[str
     rows = []
     (root / split / name).mkdir(parents=True)
     for index in range(COUNTS[split]):
-        _, left, top, side = max(_draw(grey, region, generator) for _ in range(DRAWS))
+        _, left, top, side = max(_draw(grey, region, generator) for _ in range(DRAWS_PER_CROP))
         # Cropped first: resize(box=...) would let its filter look over the border, into the other split.
         crop = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
         path = root / split / name / f"{index:03d}.png"

@@ -19,7 +19,7 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageMath, ImageOp
 
 from cim_bench.data.photos.crops import intact, photos, write_manifest
 
-VERSION = 1  # raise it whenever other pixels come out
+SHIFTS_VERSION = 1  # raise it whenever other pixels come out
 WINDOW = (0.55, 0.78)  # side of what photos-a keeps, as a share of the crop's
 TILT = 15.0  # degrees, to either side
 LIGHT = (0.6, 1.7)  # exponent of photos-a's tone curve
@@ -58,7 +58,7 @@ def sketch(image: Image.Image, _draw: random.Random) -> Image.Image:
     return made
 
 
-SHIFTS: Mapping[str, Callable[[Image.Image, random.Random], Image.Image]] = {
+PHOTO_SHIFTS: Mapping[str, Callable[[Image.Image, random.Random], Image.Image]] = {
     "photos-a": variation,
     "photos-r": rendition,
     "photos-sketch": sketch,
@@ -69,18 +69,22 @@ def photo_shift(name: str, root: Path | None = None) -> Path:
     """The image folder of one shift, ``CLASS/NNN.png``, made at the first call and found again by later ones.
 
     Args:
-        name: A key of `SHIFTS`.
+        name: A key of `PHOTO_SHIFTS`.
         root: The folder to keep it in; the cache unless given.
 
     Raises:
         ValueError: For an unknown name, or if the photographs are not installed.
         OSError: If the folder cannot be written.
     """
-    if name not in SHIFTS:
-        raise ValueError(f"no shifted photographs are called {name!r}; choose one of {', '.join(SHIFTS)}")
+    if name not in PHOTO_SHIFTS:
+        raise ValueError(f"no shifted photographs are called {name!r}; choose one of {', '.join(PHOTO_SHIFTS)}")
     source = photos(root)
-    folder = source.parent / f"{name}-{VERSION}-{source.name.removeprefix('photos-')}"
-    recipe = {"constants": [VERSION, WINDOW, TILT, LIGHT, BITS, STRENGTH, PENCIL], "source": source.name, "name": name}
+    folder = source.parent / f"{name}-{SHIFTS_VERSION}-{source.name.removeprefix('photos-')}"
+    recipe = {
+        "constants": [SHIFTS_VERSION, WINDOW, TILT, LIGHT, BITS, STRENGTH, PENCIL],
+        "source": source.name,
+        "name": name,
+    }
     if not intact(folder, recipe):
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as scratch:
             new = Path(scratch, "new")
@@ -100,5 +104,5 @@ def _one(file: Path, source: Path, target: Path, name: str) -> dict[str, Any]:
     path = target / place
     path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(file) as image:
-        SHIFTS[name](image.convert("RGB"), draw).save(path)
+        PHOTO_SHIFTS[name](image.convert("RGB"), draw).save(path)
     return {"path": place.as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -1,4 +1,4 @@
-"""The timm architecture that a state dict belongs to, told from its shapes."""
+"""The timm architecture of a state dict: what a user asks for, what shapes say, and the choice between the two."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import timm
 from torch import Tensor, nn
 
-from cim_bench.models.backbone import SIZED, skeleton
+from cim_bench.models.backbone import SIZED, create_meta_net
 from cim_bench.spec import Arch
 
-# (width, depth): size and heads (timm, models/vision_transformer.py; dinov2, models/vision_transformer.py)
+# (width, depth): size and attention heads (timm, models/vision_transformer.py; dinov2, models/vision_transformer.py)
 VIT_SIZES = {
     (192, 12): ("tiny", 3),
     (384, 12): ("small", 6),
@@ -22,10 +22,8 @@ VIT_SIZES = {
     (1280, 32): ("huge", 16),
     (1536, 40): ("giant", 24),
 }
-
-
 # (blocks of the four stages, bottleneck blocks?): depth (torchvision, models/resnet.py)
-RESNETS: dict[tuple[tuple[int, ...], bool], int] = {
+RESNET_DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((2, 2, 2, 2), False): 18,
     ((3, 4, 6, 3), False): 34,
     ((3, 4, 6, 3), True): 50,
@@ -37,7 +35,7 @@ Option = int | float | str | tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RequestedArch:
     """An architecture that a user names.
 
     Attributes:
@@ -53,14 +51,20 @@ class Asked:
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
-def parse_arch(text: str) -> Asked:
+def parse_arch(text: str) -> RequestedArch:
     """Read what `Arch.__str__` prints: ``NAME[.TAG][@SIZE][,OPTION=VALUE...]``.
 
     Raises:
         ValueError: Naming the part that is not of that form.
+
+    Examples:
+        >>> parse_arch("resnet50.a1_in1k@160")
+        RequestedArch(name='resnet50', tag='a1_in1k', image_size=160, options={})
+        >>> parse_arch("resnet10t,channels=16x32x64x128").options
+        {'channels': (16, 32, 64, 128)}
     """
     if not text:
-        return Asked()
+        return RequestedArch()
     head, *pairs = text.split(",")
     match = re.fullmatch(r"([\w-]+)(?:\.([\w.-]+))?(?:@(\d+))?", head)
     if match is None:
@@ -72,7 +76,7 @@ def parse_arch(text: str) -> Asked:
             raise ValueError(f"{pair!r} in {text!r} is no option; write OPTION=VALUE, like depth=12")
         options[key] = _option(value)
     size = int(match[3]) if match[3] else None
-    return Asked(name=match[1], tag=match[2] or "", image_size=size, options=options)
+    return RequestedArch(name=match[1], tag=match[2] or "", image_size=size, options=options)
 
 
 def _option(text: str) -> Option:
@@ -89,8 +93,8 @@ def _option(text: str) -> Option:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What shapes say about an architecture.
+class MeasuredArch:
+    """An architecture as the keys and shapes of a state dict tell it.
 
     Attributes:
         words: For messages, e.g. ``a ViT-S/16``.
@@ -107,8 +111,8 @@ class Shape:
     dims: tuple[int, ...]
 
 
-def measure(state: Mapping[str, Tensor], family: str, heads: Mapping[int, int]) -> Shape:
-    """Sizes of a state dict with timm's names.
+def measure_arch(state: Mapping[str, Tensor], family: str, heads: Mapping[int, int]) -> MeasuredArch:
+    """Measure the architecture of a state dict with timm's names.
 
     Args:
         state: The weights.
@@ -121,22 +125,24 @@ def measure(state: Mapping[str, Tensor], family: str, heads: Mapping[int, int]) 
     return _measure_resnet(state) if family == "resnet" else _measure_vit(state, family, heads)
 
 
-def _measure_resnet(state: Mapping[str, Tensor]) -> Shape:
-    stages = tuple(count(state, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
+def _measure_resnet(state: Mapping[str, Tensor]) -> MeasuredArch:
+    stages = tuple(index_count(state, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
     bottleneck = "layer1.0.conv3.weight" in state
     first = tuple(state["conv1.weight"].shape) if "conv1.weight" in state else ()
     width = rows_of(state.get("layer1.0.conv1.weight"))
-    known = first == (64, 3, 7, 7) and width == 64 and (stages, bottleneck) in RESNETS
-    depth = RESNETS.get((stages, bottleneck), 0)
+    known = first == (64, 3, 7, 7) and width == 64 and (stages, bottleneck) in RESNET_DEPTHS
+    depth = RESNET_DEPTHS.get((stages, bottleneck), 0)
     words = f"a ResNet-{depth}" if known else f"a ResNet of {stages} blocks, width {width} and a first layer {first}"
-    return Shape(words=words, name=f"resnet{depth}" if known else "", image_size=0, options={}, dims=(*stages, width))
+    return MeasuredArch(
+        words=words, name=f"resnet{depth}" if known else "", image_size=0, options={}, dims=(*stages, width)
+    )
 
 
-def _measure_vit(state: Mapping[str, Tensor], family: str, heads: Mapping[int, int]) -> Shape:
+def _measure_vit(state: Mapping[str, Tensor], family: str, heads: Mapping[int, int]) -> MeasuredArch:
     projection = state.get("patch_embed.proj.weight")
     if projection is None or projection.ndim != 4 or projection.shape[2] != projection.shape[3]:
         raise ValueError("it has no square patch projection patch_embed.proj.weight (width, 3, patch, patch)")
-    width, patch, depth = int(projection.shape[0]), int(projection.shape[2]), count(state, r"blocks\.(\d+)\.")
+    width, patch, depth = int(projection.shape[0]), int(projection.shape[2]), index_count(state, r"blocks\.(\d+)\.")
     size, usual = VIT_SIZES.get((width, depth), ("", 0))
     options: dict[str, Option] = {}
     if size and width in heads:
@@ -149,7 +155,9 @@ def _measure_vit(state: Mapping[str, Tensor], family: str, heads: Mapping[int, i
             options["patch_size"] = patch
             name = _vit_name(size, 16, family, registers=False)
     words = f"a ViT-{size[0].upper()}/{patch}" if size else f"a ViT of width {width}, depth {depth} and patch {patch}"
-    return Shape(words=words, name=name, image_size=grid(state) * patch, options=options, dims=(width, depth, patch))
+    return MeasuredArch(
+        words=words, name=name, image_size=position_grid(state) * patch, options=options, dims=(width, depth, patch)
+    )
 
 
 def _vit_name(size: str, patch: int, family: str, *, registers: bool) -> str:
@@ -172,13 +180,13 @@ def _beit(state: Mapping[str, Tensor], size: str, usual: int, options: dict[str,
         return f"beit_{size}_patch16_224"
     if size:  # timm has no smaller beit: its base with other sizes
         width = state["patch_embed.proj.weight"].shape[0]
-        options |= {"embed_dim": int(width), "depth": count(state, r"blocks\.(\d+)\."), "num_heads": usual}
+        options |= {"embed_dim": int(width), "depth": index_count(state, r"blocks\.(\d+)\."), "num_heads": usual}
         return "beit_base_patch16_224"
     return ""
 
 
-def count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest index that a pattern finds in the keys."""
+def index_count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many indices there are: one more than the largest that the first group of a pattern finds in the keys."""
     return 1 + max((int(match[1]) for key in state if (match := re.match(pattern, key))), default=-1)
 
 
@@ -187,11 +195,16 @@ def rows_of(tensor: Tensor | None) -> int:
     return int(tensor.shape[0]) if tensor is not None and tensor.ndim else 0
 
 
-def grid(state: Mapping[str, Tensor]) -> int:
-    """Patches a side that positions are for.
+def position_grid(state: Mapping[str, Tensor]) -> int:
+    """Side, in patches, of the grid that the positions are for.
 
     Raises:
         ValueError: If they fit no square grid.
+
+    Examples:
+        >>> import torch
+        >>> position_grid({"pos_embed": torch.zeros(1, 197, 768)})  # 1 class token and 14 x 14 patches
+        14
     """
     if "pos_embed" in state:
         shape = tuple(state["pos_embed"].shape)
@@ -211,12 +224,12 @@ def grid(state: Mapping[str, Tensor]) -> int:
     return (span + 1) // 2
 
 
-def choose(shape: Shape, asked: Asked) -> Arch:
+def choose_arch(shape: MeasuredArch, asked: RequestedArch) -> Arch:
     """The architecture to build, at the file's own input size.
 
     Args:
-        shape: What the file says.
-        asked: What the user says; options of the user win.
+        shape: The file's.
+        asked: The user's, whose options win.
 
     Raises:
         ValueError: If they contradict each other, or neither tells.
@@ -228,7 +241,7 @@ def choose(shape: Shape, asked: Asked) -> Arch:
         )
     options = {**shape.options, **asked.options}
     arch = Arch(name=asked.name or shape.name, image_size=shape.image_size or 224, options=options)
-    if asked.name and asked.name != shape.name and dims_of(arch) != shape.dims:
+    if asked.name and asked.name != shape.name and arch_dims(arch) != shape.dims:
         raise ValueError(
             f"it is {shape.words}, {asked.name} was asked for"
             + (f"; ask for {shape.name}, or for none" if shape.name else "")
@@ -236,14 +249,14 @@ def choose(shape: Shape, asked: Asked) -> Arch:
     return arch
 
 
-def wanted_size(given: int | None, asked: Asked, arch: Arch, net: nn.Module) -> int:
-    """The input size to use, which the network can take.
+def input_size(given: int | None, asked: RequestedArch, arch: Arch, net: nn.Module) -> int:
+    """The input size to use, after a check that the network can take it.
 
     Args:
-        given: Of the user, by itself.
-        asked: What the user says of the architecture, its size included.
-        arch: With its own size, which holds if nobody says another.
-        net: That architecture.
+        given: Input size that the user asks for separately (``--image-size``); wins over that of `asked`.
+        asked: Architecture that the user asks for, possibly with an input size.
+        arch: The file's architecture, with the input size that is used unless another is asked for.
+        net: Its network.
 
     Raises:
         ValueError: If the network cannot take it.
@@ -269,11 +282,11 @@ def _sides(value: object) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, tuple) else ()
 
 
-def dims_of(arch: Arch) -> tuple[int, ...]:
-    """As `Shape.dims`, of an architecture that timm builds."""
-    state = skeleton(arch, num_classes=0).state_dict()
+def arch_dims(arch: Arch) -> tuple[int, ...]:
+    """As `MeasuredArch.dims`, of an architecture that timm builds."""
+    state = create_meta_net(arch, num_classes=0).state_dict()
     if "patch_embed.proj.weight" in state:
         projection = state["patch_embed.proj.weight"]
-        return (projection.shape[0], count(state, r"blocks\.(\d+)\."), projection.shape[2])
-    stages = tuple(count(state, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
+        return (projection.shape[0], index_count(state, r"blocks\.(\d+)\."), projection.shape[2])
+    stages = tuple(index_count(state, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
     return (*stages, rows_of(state.get("layer1.0.conv1.weight")))

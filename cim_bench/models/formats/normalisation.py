@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import timm
 
-from cim_bench.models.formats.key_map import Triple
+from cim_bench.models.formats.format import Triple
 
 
 def normalisation(name: str, tag: str) -> tuple[Triple, Triple]:

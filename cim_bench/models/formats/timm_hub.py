@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from cim_bench.data.classes import imagenet_wnids
 from cim_bench.models.checkpoint import Meta
 from cim_bench.models.formats.architectures import parse_arch
-from cim_bench.models.formats.key_map import Kind, LoadReport, check_kind, same_method
+from cim_bench.models.formats.format import Kind, LoadReport, check_kind, same_method
 from cim_bench.spec import Arch, FromCheckpoint
 
-METHODS = {"mae": "MAE", "dino": "DINO", "lvd142m": "DINOv2"}  # tags that name a method of the tables
-
-
-# networks of which a downloaded file has a format of ours
-READABLE = r"((vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+|resnet(18|34|50|101|152))\."
+METHOD_OF_TAG = {"mae": "MAE", "dino": "DINO", "lvd142m": "DINOv2"}
+# networks whose downloaded file is of a format of `catalogue`
+FILE_IS_KNOWN = r"((vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+|resnet(18|34|50|101|152))\."
 
 
 def hub_kind(path: str) -> Kind:
@@ -43,8 +41,8 @@ def open_hub(source: FromCheckpoint) -> tuple[dict[str, Tensor], Meta, LoadRepor
     name = source.path.partition(":")[2]
     config, kind = _config(source.path), hub_kind(source.path)
     arch_name, tag = name.partition(".")[0], str(config.tag)
-    method = METHODS.get(tag, source.method or f"timm {tag}")
-    _check_asked(source, method, arch_name, tag)
+    method = METHOD_OF_TAG.get(tag, source.method or f"timm {tag}")
+    _check_request(source, method, arch_name, tag)
     check_kind(source.path, kind, source.kind)
     net = _weights(source.path, name, f"{arch_name}.{tag}", headless=kind == "backbone")
     pool = getattr(net, "global_pool", None)
@@ -69,7 +67,7 @@ def open_hub(source: FromCheckpoint) -> tuple[dict[str, Tensor], Meta, LoadRepor
     return dict(net.state_dict()), meta, report
 
 
-def _check_asked(source: FromCheckpoint, method: str, arch: str, tag: str) -> None:
+def _check_request(source: FromCheckpoint, method: str, arch: str, tag: str) -> None:
     asked = parse_arch(source.arch)
     if source.method and not same_method(method, source.method):
         raise ValueError(f"{source.path} is {method}, {source.method} was asked for")
@@ -94,7 +92,7 @@ def _weights(path: str, name: str, full: str, *, headless: bool) -> nn.Module:
     except _network_errors() as error:
         elsewhere = (
             f", or download its file elsewhere and give its path with --arch {full}"
-            if re.match(READABLE, full)
+            if re.match(FILE_IS_KNOWN, full)
             else ", or copy its folder of the Hugging Face Hub's cache from another machine"
         )
         raise ValueError(f"cannot get {path} ({_first_line(error)}): connect to the network once{elsewhere}") from error

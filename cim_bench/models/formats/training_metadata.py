@@ -1,4 +1,4 @@
-"""What a training script saved beside the weights: epochs, the architecture's name, averages."""
+"""What training scripts save beside the weights: epochs, the architecture's name, averaged weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import timm
 
-from cim_bench.models.formats.key_map import Format
+from cim_bench.models.formats.format import Format
 from cim_bench.spec import Arch, FromCheckpoint
 
-AVERAGES = ("state_dict_ema", "model_ema")  # timm's train.py; BEiT's and DeiT's fine-tuning
+AVERAGE_ENTRIES = ("state_dict_ema", "model_ema")  # timm's train.py; BEiT's and DeiT's fine-tuning
 
 
 def check_epochs(source: FromCheckpoint) -> None:
-    """Refuse epochs that nothing was trained for.
+    """Refuse a number of pre-training epochs that is not positive.
 
     Raises:
         ValueError: Naming them.
@@ -25,7 +25,10 @@ def check_epochs(source: FromCheckpoint) -> None:
 
 
 def epochs_of(loaded: Any, fmt: Format, source: FromCheckpoint) -> tuple[float | None, tuple[str, ...]]:
-    """Pre-training epochs of the file, else of the user, and what to note; a fine-tuned file counts its fine-tuning."""
+    """Pre-training epochs, of the file or else of the user, and notes on entries that were ignored.
+
+    The epochs of a fine-tuned file are those of its fine-tuning, and are not read.
+    """
     if fmt.kind != "backbone" or not isinstance(loaded, Mapping):
         return source.epochs, ()
     notes: list[str] = []
@@ -39,21 +42,21 @@ def epochs_of(loaded: Any, fmt: Format, source: FromCheckpoint) -> tuple[float |
     return source.epochs, tuple(notes)
 
 
-def check_told_arch(loaded: Any, arch: Arch) -> None:
-    """Refuse an architecture that the training script contradicts by name: some share all keys and shapes.
+def check_named_arch(loaded: Any, arch: Arch) -> None:
+    """Refuse an architecture whose name contradicts the file's entry ``arch``: some share all keys and shapes.
 
     Raises:
         ValueError: Naming both.
     """
-    told = loaded.get("arch") if isinstance(loaded, Mapping) else None
-    name = told.partition(".")[0] if isinstance(told, str) else ""
+    saved = loaded.get("arch") if isinstance(loaded, Mapping) else None
+    name = saved.partition(".")[0] if isinstance(saved, str) else ""
     if name in timm.list_models() and name != arch.name:  # without the old names of models that timm renamed
         raise ValueError(f"its entry 'arch' says {name}, and {arch.name} was taken for it; name it with --arch {name}")
 
 
-def averages_in(loaded: Any) -> tuple[str, ...]:
-    """A note on averaged weights that lie unused in the file."""
-    names = [name for name in AVERAGES if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping)]
+def unused_averages(loaded: Any) -> tuple[str, ...]:
+    """A note on averaged weights of the file, which are not used; empty if it has none."""
+    names = [name for name in AVERAGE_ENTRIES if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping)]
     return (f"its {' and '.join(names)}, averaged weights, were not used",) if names else ()
 
 

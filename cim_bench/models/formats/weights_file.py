@@ -1,4 +1,4 @@
-"""Reading other people's weight files without running what is in them."""
+"""Read weight files without running code that they contain."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CONTAINERS = ("model", "state_dict", "teacher", "student")
 OLD_TORCH = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch.save's magic number before it wrote zip files
 
 
-def _allowed() -> list[Any]:
-    """What may be made from a file beside tensors: plain values that public training scripts save.
+def _safe_types() -> list[Any]:
+    """Types that may be unpickled beside tensors: plain values that public training scripts save.
 
     ``argparse.Namespace`` (MAE, CIM, DINO, BEiT: ``args``), NumPy scalars (accuracies), counters; SimMIM's
     ``yacs.config.CfgNode`` is read as a plain ordered dict.
@@ -61,8 +61,8 @@ def read_weights_file(path: Path, *, allow_pickle: bool = False, mmap: bool = Fa
         start = file.read(64)
     if path.suffix == ".safetensors" or start[8:9] == b"{":  # safetensors begins with a length and a JSON header
         return read_tensors(path)
-    if mistaken := _mistaken(start):
-        raise ValueError(f"{path} is {mistaken}")
+    if foreign := _foreign_file(start):
+        raise ValueError(f"{path} is {foreign}")
     if allow_pickle:
         print(
             f"warning: --allow-pickle: reading {path} can run any code that its author put in; "
@@ -70,12 +70,12 @@ def read_weights_file(path: Path, *, allow_pickle: bool = False, mmap: bool = Fa
             file=sys.stderr,
         )
         return _load(path, weights_only=False)
-    with torch.serialization.safe_globals(_allowed()):
+    with torch.serialization.safe_globals(_safe_types()):
         return _load(path, weights_only=True, mmap=mmap and start.startswith(b"PK\x03\x04"))
 
 
-def _mistaken(start: bytes) -> str:
-    """What a file is by its first bytes, if it is nothing of torch's, and what to do; empty if it may be."""
+def _foreign_file(start: bytes) -> str:
+    """What a file that is no checkpoint is, by its first bytes, and what to do; empty if it may be a checkpoint."""
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page and no checkpoint; download the file itself"
@@ -92,7 +92,9 @@ def _mistaken(start: bytes) -> str:
 def _load(path: Path, **options: Any) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sparse tensors, old protocols: what is wrong is said below
+            warnings.simplefilter(
+                "ignore"
+            )  # of sparse tensors and old protocols, which are refused with a reason below
             return torch.load(path, map_location="cpu", **options)
     except pickle.UnpicklingError as error:
         culprit = re.search(r"GLOBAL ([\w.]+)|(?:class|function|type) <?([\w.]+\.[\w.]+)", str(error))
@@ -103,7 +105,7 @@ def _load(path: Path, **options: Any) -> Any:
             "any code; save the state dict alone (torch.save(model.state_dict(), FILE)), or pass --allow-pickle if you "
             "trust its author"
         ) from error
-    except Exception as error:  # whatever a file that nobody vouches for makes a pickle raise
+    except Exception as error:  # unpickling an untrusted file can raise anything
         raise ValueError(_damaged(path, error)) from error
 
 

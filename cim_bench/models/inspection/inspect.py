@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 from cim_bench.models.backbone import Backbone, load_backbone
 from cim_bench.models.checkpoint import Meta
-from cim_bench.models.formats.key_map import LoadReport
+from cim_bench.models.formats.format import LoadReport
 from cim_bench.models.formats.opening import open_checkpoint
 from cim_bench.models.inspection.randomness import Evidence, examine
 from cim_bench.spec import FromCheckpoint
 
 
 def inspect(source: FromCheckpoint) -> str:
-    """Everything worth knowing about a checkpoint before its numbers are believed.
+    """Describe a checkpoint: identity, report of its keys, and whether it looks trained; several lines.
 
     Raises:
         ValueError: If it cannot be opened; one sentence.
@@ -22,17 +22,17 @@ def inspect(source: FromCheckpoint) -> str:
     checkpoint, report = open_checkpoint(source)
     model = load_backbone(checkpoint, what=source.path)
     identity = _identity(checkpoint.meta, report, _heads(model, report))
-    return "\n".join([source.path, *identity, *_keys(report), *_looks(examine(model))])
+    return "\n".join([source.path, *identity, *_keys(report), *_trained(examine(model))])
 
 
 def _heads(model: Backbone, report: LoadReport) -> dict[str, str]:
-    """A transformer's number of attention heads, on which all features depend and no shape."""
+    """A transformer's number of attention heads, which features depend on and shapes do not tell; empty for others."""
     attention = getattr(next(iter(getattr(model.net, "blocks", ())), None), "attn", None)
     number = getattr(attention, "num_heads", None)
     if number is None:
         return {}
-    told = report.format in ("cim-bench", "timm hub")
-    return {"heads": str(number) if told else f"{number} (not told by shapes; --arch NAME,num_heads=N)"}
+    known = report.format in ("cim-bench", "timm hub")
+    return {"heads": str(number) if known else f"{number} (not told by shapes; --arch NAME,num_heads=N)"}
 
 
 def _identity(meta: Meta, report: LoadReport, heads: dict[str, str]) -> list[str]:
@@ -63,19 +63,24 @@ def _keys(report: LoadReport) -> list[str]:
     return lines + [f"  note          {note}" for note in report.notes]
 
 
-def _looks(evidence: Evidence) -> list[str]:
+def _trained(evidence: Evidence) -> list[str]:
     return [
         "features",
         f"  finite        {'yes' if evidence.finite else 'NO'}",
-        f"  norms         {len(evidence.untouched)} of {evidence.norms} are as initialised",
-        f"  matrices      median largest singular value {evidence.edge:.2f} times that of a random matrix",
-        f"  similarity    {evidence.alike:.2f} (linear CKA) to a freshly initialised network of this architecture",
+        f"  norms         {len(evidence.initial_norms)} of {evidence.norms} are as initialised",
+        f"  matrices      median largest singular value {evidence.spectral_ratio:.2f} times that of a random matrix",
+        f"  similarity    {evidence.similarity:.2f} (linear CKA) to a freshly initialised network of this architecture",
         f"  verdict       {evidence.verdict}",
     ]
 
 
 def grouped(names: Iterable[str]) -> list[str]:
-    """Names with their indices and last parts folded: ``blocks.*.attn.qkv (24)``."""
+    """Names with their indices and last parts folded, and how many names each stands for.
+
+    Examples:
+        >>> grouped(["blocks.0.attn.qkv.weight", "blocks.0.attn.qkv.bias", "blocks.1.attn.qkv.weight", "cls_token"])
+        ['blocks.*.attn.qkv (3)', 'cls_token']
+    """
     groups: dict[str, int] = {}
     for name in names:
         folded = re.sub(r"^layer\d", "layer*", re.sub(r"\.\d+(?=\.|$)", ".*", name))

@@ -1,4 +1,4 @@
-"""Whether a network looks as if it was never trained, from its weights and its features."""
+"""Evidence that a network was never trained, from its weights and its features."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch import Tensor
 from cim_bench.models.backbone import Backbone, triple
 
 IMAGES = 32
-UNTOUCHED, EDGE, ALIKE = 0.9, 1.1, 0.7  # see `Evidence.verdict`
+MIN_INITIAL_NORMS, MAX_SPECTRAL_RATIO, MIN_SIMILARITY = 0.9, 1.1, 0.7  # of a random network, see `Evidence.verdict`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What tells a trained network from a random one.
+    """What distinguishes a trained network from a freshly initialised one.
 
     Attributes:
         norms: Normalisation layers.
-        untouched: Names of those whose weight is still all 1 (or all 0) and whose bias is all 0.
-        edge: Median over the matrices of the largest singular value over that of an independent random matrix of
+        initial_norms: Names of those whose weight is still all 1 (or all 0) and whose bias is all 0.
+        spectral_ratio: Median over the matrices of the largest singular value, divided by that of a random matrix of
             the same shape and spread; training makes it grow.
-        alike: Linear CKA of the features with those of a freshly initialised network, on the same images.
+        similarity: Linear CKA of the features with those of a freshly initialised network, on the same images.
         finite: Whether all features are finite numbers.
         constant: Whether all images get the same feature.
     """
 
     norms: int
-    untouched: tuple[str, ...]
-    edge: float
-    alike: float
+    initial_norms: tuple[str, ...]
+    spectral_ratio: float
+    similarity: float
     finite: bool
     constant: bool
 
@@ -41,35 +41,37 @@ class Evidence:
     def verdict(self) -> str:
         """One sentence.
 
-        The limits lie between what random networks of timm show (all norms untouched, edges of 0.95 to 1.0, CKA of
+        The limits lie between what random networks of timm show (all norms untouched, ratios of 0.95 to 1.0, CKA of
         0.74 to 0.99) and what trained ones do (timm's trained EfficientNet-Lite0: no norm untouched, CKA of 0.4 to
-        0.5); `tests/unit/cim_bench/formats/test_inspect.py` holds both sides.
+        0.5); `tests/unit/cim_bench/models/inspection/test_inspect.py` holds both sides.
         """
         if not self.finite:
             return "features are NOT FINITE: the weights or their normalisation are broken"
         if self.constant:
             return "features are THE SAME for all images: the network has collapsed"
-        at_start = len(self.untouched) >= UNTOUCHED * self.norms
-        if at_start and (self.edge < EDGE or self.alike > ALIKE):
+        as_initialised = len(self.initial_norms) >= MIN_INITIAL_NORMS * self.norms
+        if as_initialised and (self.spectral_ratio < MAX_SPECTRAL_RATIO or self.similarity > MIN_SIMILARITY):
             return "this looks like a RANDOM network: it was never trained, or its weights were never loaded"
-        if self.edge < EDGE and self.alike > ALIKE:
+        if self.spectral_ratio < MAX_SPECTRAL_RATIO and self.similarity > MIN_SIMILARITY:
             return (
                 "LITTLE trained: norms moved, but matrices and features still resemble a random network's, as after "
                 "some thousand steps; a published checkpoint should not"
             )
-        if self.untouched:
-            return f"trained, EXCEPT these norms, which are as they were initialised: {', '.join(self.untouched[:6])}"
+        if self.initial_norms:
+            return (
+                f"trained, EXCEPT these norms, which are as they were initialised: {', '.join(self.initial_norms[:6])}"
+            )
         return "trained: neither weights nor features are those of a random network"
 
     @property
     def warning(self) -> str:
-        """The verdict as a footnote; empty for a trained network."""
+        """The verdict as a warning of a record; empty for a trained network."""
         return "" if self.verdict.startswith("trained: ") else f"weights from elsewhere: {self.verdict}"
 
 
 @torch.no_grad()
 def examine(model: Backbone) -> Evidence:
-    """Look at a model's weights, and at its features on smooth random images.
+    """Gather the evidence from a model's weights, and from its features on smooth random images.
 
     Args:
         model: In eval mode, on the CPU.
@@ -84,9 +86,9 @@ def examine(model: Backbone) -> Evidence:
     spread = float((own - own.mean(dim=0)).norm() / own.norm().clamp_min(1e-30)) if finite else 0.0
     return Evidence(
         norms=len(norms),
-        untouched=tuple(name for name in norms if _is_untouched(state, name)),
-        edge=median_edge(state),
-        alike=cka(own, other) if finite else 0.0,
+        initial_norms=tuple(name for name in norms if _is_initial(state, name)),
+        spectral_ratio=median_spectral_ratio(state),
+        similarity=cka(own, other) if finite else 0.0,
         finite=finite,
         constant=spread < 1e-5,
     )
@@ -98,12 +100,12 @@ def norm_layers(state: Mapping[str, Tensor]) -> list[str]:
     return [name for name in names if f"{name}.bias" in state]
 
 
-def _is_untouched(state: Mapping[str, Tensor], name: str) -> bool:
+def _is_initial(state: Mapping[str, Tensor], name: str) -> bool:
     weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
     return bool((bias == 0).all()) and bool((weight == 1).all() or (weight == 0).all())  # 0: last norm of a branch
 
 
-def median_edge(state: Mapping[str, Tensor], steps: int = 30) -> float:
+def median_spectral_ratio(state: Mapping[str, Tensor], steps: int = 30) -> float:
     """Median of largest singular value / (std (sqrt(rows) + sqrt(columns))), Marchenko and Pastur's edge.
 
     Args:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from cim_bench.published_protocols import RSB
 from cim_bench.reports.papers.cim_cvpr2023.tables import PAPER_BENCHMARK
 from cim_bench.reports.read.frames import flat_records, records_frame
 from cim_bench.reports.read.published import published_records
@@ -14,38 +15,6 @@ from cim_bench.reports.tables.table import FlatRecord
 
 # Published names of training from random weights; RSB A3 and A2 are told apart by their fine-tuning epochs.
 _SCRATCH = ("scratch", "random", "rsba3", "rsba2")
-
-
-# What RSB's two procedures, which the published ResNets follow, set apart from the evaluator's defaults: by epochs of
-# fine-tuning. A test holds that these are the knobs of the recipes finetune_rsb_a3 and finetune_rsb_a2.
-_RSB: Mapping[str, Any] = {
-    "auto_augment": "rand-m6-mstd0.5-inc1",
-    "bce_threshold": 0.2,
-    "drop_path": 0.0,
-    "head_std": None,
-    "loss": "bce",
-    "mixup": 0.1,
-    "reprob": 0.0,
-    "smoothing": 0.0,
-    "train_size": 160,
-    "training.base_lr": 8e-3,
-    "training.layer_decay": None,
-    "training.lr_batch": 2048,
-    "training.optimizer": "lamb",
-    "training.warmup_prefix": False,
-    "training.weight_decay": 0.02,
-}
-RSB: Mapping[float, Mapping[str, Any]] = {
-    100.0: _RSB,
-    300.0: {
-        **{name: value for name, value in _RSB.items() if name != "train_size"},
-        "auto_augment": "rand-m7-mstd0.5-inc1",
-        "drop_path": 0.05,
-        "training.base_lr": 5e-3,
-        "training.epochs": 300,
-        "training.repeats": 3,
-    },
-}
 _VAL_IMAGES = 50_000
 _DATA_NAMES = {"imagenet-1k": "IN-1K", "imagenet": "IN-1K", "in-1k": "IN-1K"}
 

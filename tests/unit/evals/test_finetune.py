@@ -25,8 +25,8 @@ from cim_bench.jobs.identity import protocol_info
 from cim_bench.jobs.subjects import random_checkpoint
 from cim_bench.models.backbone import Backbone, load_backbone
 from cim_bench.models.checkpoint import Checkpoint, load_checkpoint
+from cim_bench.published_protocols import RSB
 from cim_bench.registry import load_recipe
-from cim_bench.reports.papers.cim_cvpr2023.matrix_rows import RSB
 from cim_bench.spec import Arch, Data, Machine, Training
 
 SMALL = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}

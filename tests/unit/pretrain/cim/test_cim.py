@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from cim_bench.data.images import ImageSet
 from cim_bench.engine.samples import Augmented
-from cim_bench.models.positions import resample_positions, sincos_positions
+from cim_bench.models.positions import interpolate_positions, sincos_positions
 from cim_bench.pretrain.cim.ema import cosine_momentum, ema_update
 from cim_bench.pretrain.cim.exemplars import correlation_maps
 from cim_bench.pretrain.cim.method import CIM, CIMModel
@@ -140,7 +140,7 @@ def test_sincos_positions_by_hand() -> None:
     s, c = math.sin(1), math.cos(1)
     expected = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 1], [s, c, 0, 1], [0, 1, s, c], [s, c, s, c]])
     assert torch.allclose(table, expected.float())
-    assert resample_positions(sincos_positions(8, 14), 10).shape == (1, 101, 8)
+    assert interpolate_positions(sincos_positions(8, 14), 10, "offset").shape == (1, 101, 8)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from PIL import Image
 from torchvision.transforms import functional as TF
 
 from cim_bench.data.transforms import to_uint8
-from cim_bench.pretrain.cim.colours import photometric, sample_photometric
 from cim_bench.pretrain.cim.exemplars import correlation_maps, cut_exemplars, rotated_boxes, sample_regions
 from cim_bench.pretrain.cim.method import CIM, make_pixels
+from cim_bench.pretrain.cim.photometric import photometric, sample_photometric
 
 SIDE = 224
 regions = st.tuples(st.integers(0, 200), st.integers(0, 200), st.integers(16, 224), st.integers(16, 224)).map(

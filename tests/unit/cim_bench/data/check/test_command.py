@@ -17,9 +17,9 @@ from timm.data.readers.img_extensions import IMG_EXTENSIONS
 from cim_bench.cli.arguments import build_parser
 from cim_bench.common.progress import Meter
 from cim_bench.data import classes as wnids
-from cim_bench.data.check import layouts as recognise
-from cim_bench.data.check.command import Finding, check, command
-from cim_bench.data.check.decode import Files, find_faults
+from cim_bench.data.check import layouts
+from cim_bench.data.check.command import CheckedSet, check, command
+from cim_bench.data.check.decode import FileBatch, find_faults
 from cim_bench.data.images import ImageSet
 from cim_bench.data.sets import CORRUPTIONS, EXTRA_CORRUPTIONS, RELEASES
 from cim_bench.spec import Data
@@ -43,16 +43,16 @@ def grow(folder: Path, source: Path, names: Iterable[str]) -> Path:
     return folder
 
 
-def look(*roots: Path, deep: bool = False, bad_files: Path | None = None) -> list[Finding]:
+def look(*roots: Path, deep: bool = False, bad_files: Path | None = None) -> list[CheckedSet]:
     return check(roots, deep=deep, workers=0, bad_files=bad_files)
 
 
-def texts(findings: list[Finding], level: str | None = None) -> list[str]:
-    return [finding.text for finding in findings if level in (None, finding.level)]
+def texts(sets: list[CheckedSet], level: str | None = None) -> list[str]:
+    return [finding.text for checked in sets for finding in checked.findings if level in (None, finding.level)]
 
 
-def kind(findings: list[Finding]) -> str:
-    (name,) = {finding.kind for finding in findings}
+def kind(sets: list[CheckedSet]) -> str:
+    (name,) = {checked.layout.kind for checked in sets}
     return name
 
 
@@ -91,7 +91,7 @@ def test_the_corruptions_are_fifteen_and_four() -> None:
 
 
 def test_the_check_and_the_readers_agree_on_names() -> None:
-    assert set(recognise.IMAGE_SUFFIXES) == set(IMG_EXTENSIONS)
+    assert set(layouts.IMAGE_SUFFIXES) == set(IMG_EXTENSIONS)
 
 
 def test_wnids() -> None:
@@ -134,13 +134,13 @@ def test_neither_the_check_nor_the_lists_import_torch_or_timm() -> None:
 
 @pytest.mark.data
 def test_the_sample_of_imagenet_is_told_by_how_many_images_it_lacks(test_data: Path) -> None:
-    findings = look(test_data / "imagenet-sample")
-    assert kind(findings) == "ImageNet-1k"
-    assert texts(findings, "error") == [
+    sets = look(test_data / "imagenet-sample")
+    assert kind(sets) == "ImageNet-1k"
+    assert texts(sets, "error") == [
         "val: 1,000 images instead of 50,000, 49,000 are missing: unpack ILSVRC2012_img_val.tar again"
     ]
-    assert "no train split" in texts(findings, "warning")[0]
-    assert texts(findings, "ok") == ["20 files sampled, each can be read (--deep decodes all)"]
+    assert "no train split" in texts(sets, "warning")[0]
+    assert texts(sets, "ok") == ["20 files sampled, each can be read (--deep decodes all)"]
 
 
 def imagenet(root: Path, photo: Path, *, val: str = "val") -> Path:
@@ -170,9 +170,9 @@ def test_a_flat_val_is_told_how_to_be_sorted(photo: Path, tmp_path: Path) -> Non
     root = tmp_path / "image net"
     grow(root / "val", photo, (f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, 31)))
     grow(root / "test", photo, ["ILSVRC2012_test_00000001.JPEG"])
-    findings = look(root)
-    assert kind(findings) == "ImageNet-1k"
-    (text,) = texts(findings, "error")
+    sets = look(root)
+    assert kind(sets) == "ImageNet-1k"
+    (text,) = texts(sets, "error")
     assert "30 images (ILSVRC2012_val_*.JPEG) lie in no class folder" in text
     assert f"`cd '{root}/val' && curl -fsSLO https://" in text
     assert "bash valprep.sh`" in text
@@ -194,9 +194,9 @@ def test_a_folder_that_is_no_wnid_and_a_file_beside_the_folders(photo: Path, tmp
 def test_a_and_r_are_told_by_their_classes(photo: Path, tmp_path: Path, name: str, total: int, below: str) -> None:
     classes = {"A": wnids.imagenet_a_wnids(), "R": wnids.imagenet_r_wnids()}[name]
     place = grow(tmp_path / "set" / below, photo, (f"{wnid}/0.jpg" for wnid in classes))
-    findings = look(tmp_path / "set")
-    assert kind(findings) == f"ImageNet-{name}"
-    (text,) = texts(findings, "error")
+    sets = look(tmp_path / "set")
+    assert kind(sets) == f"ImageNet-{name}"
+    (text,) = texts(sets, "error")
     assert f"200 images instead of {total:,}, {total - 200:,} are missing: unpack imagenet-{name.lower()}.tar" in text
     shutil.rmtree(place / classes[0])
     grow(place, photo, ["n00000000/0.jpg"])
@@ -207,9 +207,9 @@ def test_a_and_r_are_told_by_their_classes(photo: Path, tmp_path: Path, name: st
 
 def test_sketch_is_told_by_its_file_names(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grow(tmp_path / "set", photo, (f"{wnid}/sketch_0.JPEG" for wnid in wnids.imagenet_wnids()))
-    findings = look(tmp_path / "set")
-    assert kind(findings) == "ImageNet-Sketch"
-    (text,) = texts(findings, "error")
+    sets = look(tmp_path / "set")
+    assert kind(sets) == "ImageNet-Sketch"
+    (text,) = texts(sets, "error")
     assert text.startswith("1,000 images instead of 50,889 or 50,000, 49,000 are missing")
     for counts in ((1000, 999), (1001, 1000)):  # either is right
         monkeypatch.setitem(RELEASES, ("ImageNet-Sketch", ""), RELEASES["ImageNet-Sketch", ""]._replace(images=counts))
@@ -218,10 +218,10 @@ def test_sketch_is_told_by_its_file_names(photo: Path, tmp_path: Path, monkeypat
 
 def test_v2_is_read_by_number(photo: Path, tmp_path: Path) -> None:
     grow(tmp_path / "v2" / "val", photo, (f"{label}/{i}.jpeg" for label in range(1000) for i in range(1)))
-    findings = look(tmp_path / "v2")
-    assert kind(findings) == "ImageNet-V2"
-    assert "1,000 images instead of 10,000, 9,000 are missing" in texts(findings, "error")[0]
-    assert any("cim-bench reads as numbers" in text for text in texts(findings, "ok"))
+    sets = look(tmp_path / "v2")
+    assert kind(sets) == "ImageNet-V2"
+    assert "1,000 images instead of 10,000, 9,000 are missing" in texts(sets, "error")[0]
+    assert any("cim-bench reads as numbers" in text for text in texts(sets, "ok"))
     # the statement is true of the reader
     assert ImageSet(Data(root=str(tmp_path / "v2")), "val").classes == tuple(str(label) for label in range(1000))
 
@@ -242,11 +242,11 @@ def test_corruptions_count_sizes_and_gaps(photo: Path, square: Path, tmp_path: P
     for (group, name), severity in product(ALL_CORRUPTIONS, range(1, 6)):
         place = f"{group}/{name}/{severity}" if grouped else f"{name}/{severity}"
         grow(root / place, square, ["n01440764/1.JPEG", "n01443537/2.JPEG"])
-    findings = look(root)
-    assert kind(findings) == "ImageNet-C"
-    assert not [text for text in texts(findings) if "lacks" in text]
-    assert any(text.startswith("75 folders") and "2 images instead of 50,000" in text for text in texts(findings))
-    assert texts(findings, "ok") == ["150 files sampled, each can be read and has 224x224 pixels (--deep decodes all)"]
+    sets = look(root)
+    assert kind(sets) == "ImageNet-C"
+    assert not [text for text in texts(sets) if "lacks" in text]
+    assert any(text.startswith("75 folders") and "2 images instead of 50,000" in text for text in texts(sets))
+    assert texts(sets, "ok") == ["150 files sampled, each can be read and has 224x224 pixels (--deep decodes all)"]
 
     frost = root / ("weather/frost" if grouped else "frost")
     shutil.rmtree(frost / "4")
@@ -282,14 +282,14 @@ def ade(test_data: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.data
 def test_ade20k_counts(ade: Path) -> None:
-    findings = look(ade, deep=True)
-    assert kind(findings) == "ADE20K"
-    assert texts(findings, "error") == [
+    sets = look(ade, deep=True)
+    assert kind(sets) == "ADE20K"
+    assert texts(sets, "error") == [
         f"{top}/{split}: 3 images instead of {right}, {lack} are missing: unpack ADEChallengeData2016.zip again"
         for split, right, lack in (("training", "20,210", "20,207"), ("validation", "2,000", "1,997"))
         for top in ("images", "annotations")
     ]
-    assert "6 files decoded, each can be read and its annotation has its size and labels of 0 to 150" in texts(findings)
+    assert "6 files decoded, each can be read and its annotation has its size and labels of 0 to 150" in texts(sets)
 
 
 @pytest.mark.data
@@ -323,17 +323,17 @@ def test_ade20k_labels_sizes_and_partners(ade: Path, tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_the_layout_of_ade20k_with_other_images(test_data: Path) -> None:
-    findings = look(test_data / "camvid-ade")
-    assert kind(findings) == "segmentation folder"
-    assert not texts(findings, "error")
-    assert "images/training: 367 files" in texts(findings)
+    sets = look(test_data / "camvid-ade")
+    assert kind(sets) == "segmentation folder"
+    assert not texts(sets, "error")
+    assert "images/training: 367 files" in texts(sets)
 
 
 @pytest.mark.parametrize("place", ["images/ADE/training/a/abbey", "images/training/a/abbey"])
 def test_the_full_ade20k_is_refused(photo: Path, tmp_path: Path, place: str) -> None:
     grow(tmp_path / "ADE20K", photo, [f"{place}/ADE_train_1.jpg", f"{place}/ADE_train_1_seg.png"])
-    findings = look(tmp_path / "ADE20K")
-    (text,) = texts(findings, "error")
+    sets = look(tmp_path / "ADE20K")
+    (text,) = texts(sets, "error")
     assert "this is the full ADE20K" in text
     assert "ADEChallengeData2016.zip" in text
 
@@ -342,10 +342,10 @@ def test_the_full_ade20k_is_refused(photo: Path, tmp_path: Path, place: str) -> 
 
 
 def test_an_image_folder_is_counted(small_photos: Data) -> None:
-    findings = look(Path(small_photos.root))
-    assert {finding.level for finding in findings} == {"ok"}
-    assert kind(findings) == "image folder"
-    assert texts(findings)[:2] == ["train: 48 images in 4 classes", "val: 24 images in 4 classes"]
+    sets = look(Path(small_photos.root))
+    assert texts(sets) == texts(sets, "ok")
+    assert kind(sets) == "image folder"
+    assert texts(sets)[:2] == ["train: 48 images in 4 classes", "val: 24 images in 4 classes"]
 
 
 def test_splits_whose_classes_differ(make_photos: Callable[..., Path], photo: Path, tmp_path: Path) -> None:
@@ -375,11 +375,12 @@ def test_folders_without_images_and_folders_of_sets(small_photos: Data, tmp_path
     (tmp_path / "sets").mkdir()
     shutil.copytree(small_photos.root, tmp_path / "sets" / "small")
     roots = [tmp_path / "empty", tmp_path / "sets", tmp_path / "missing", Path(__file__)]
-    findings = look(*roots)
-    assert [finding.root for finding in findings] == roots
-    assert {(finding.kind, finding.level) for finding in findings} == {("unknown", "error")}
-    for finding, text in zip(findings, ("no image", "ROOT (small)", "No such file", "Not a directory"), strict=True):
-        assert text in finding.text
+    sets = look(*roots)
+    assert [checked.root for checked in sets] == roots
+    assert kind(sets) == "unknown"
+    assert texts(sets) == texts(sets, "error")
+    for found, text in zip(texts(sets), ("no image", "ROOT (small)", "No such file", "Not a directory"), strict=True):
+        assert text in found
 
 
 def test_no_link_leads_out_of_the_root_or_in_circles(own_photos: Data, photo: Path, tmp_path: Path) -> None:
@@ -388,14 +389,14 @@ def test_no_link_leads_out_of_the_root_or_in_circles(own_photos: Data, photo: Pa
     (val / "coffee" / "outside.jpg").symlink_to(photo)
     (val / "coffee" / "inside.jpg").symlink_to(val / "rocket" / "000.jpg")
     (val / "coffee" / "circle").symlink_to(val)
-    findings = look(root)
-    found = "\n".join(texts(findings, "warning"))
+    sets = look(root)
+    found = "\n".join(texts(sets, "warning"))
     assert "train is a link out of this folder" in found
     assert (
         "2 links lead out of the root, in a circle, or to a folder again (coffee/circle, coffee/outside.jpg)" in found
     )
-    assert "val: 25 images in 4 classes" in texts(findings)
-    assert not [text for text in texts(findings) if text.startswith("train: ")]
+    assert "val: 25 images in 4 classes" in texts(sets)
+    assert not [text for text in texts(sets) if text.startswith("train: ")]
 
 
 def test_a_pipe_is_no_image(own_photos: Data) -> None:
@@ -415,11 +416,11 @@ def test_the_bad_list_leaves_out_exactly_the_bad_images(own_photos: Data, tmp_pa
     (val / "rocket" / "002.jpg").write_text("not an image\n")
     (val / "rocket" / "gone.JPEG").symlink_to(val / "nowhere")
     target = tmp_path / "bad.txt"
-    findings = check([Path(own_photos.root)], deep=True, workers=workers, bad_files=target)
+    sets = check([Path(own_photos.root)], deep=True, workers=workers, bad_files=target)
     assert target.read_text() == "coffee/001.jpg\nrocket/002.jpg\nrocket/gone.JPEG\n"
-    (text,) = texts(findings, "error")
+    (text,) = texts(sets, "error")
     assert text.startswith("val: 3 of 25 files decoded cannot be read, the first is coffee/001.jpg (")
-    assert f"the unreadable images are listed in {target}" in texts(findings, "ok")
+    assert f"the unreadable images are listed in {target}" in texts(sets, "ok")
 
     rest = ImageSet(Data(name="rest", root=own_photos.root, bad_files=str(target)), "val")
     assert {rest.image_id(i) for i in range(len(rest))} == ids - {"coffee/001.jpg", "rocket/002.jpg"}
@@ -427,7 +428,7 @@ def test_the_bad_list_leaves_out_exactly_the_bad_images(own_photos: Data, tmp_pa
         rest.read(index)
 
 
-class Deadly(Files):
+class Deadly(FileBatch):
     """Ends the process that receives it, as a file that crashes the decoder does."""
 
     def __reduce__(self) -> tuple[Callable[[int], object], tuple[int]]:
@@ -451,24 +452,24 @@ def test_only_deep_finds_a_truncated_file_but_a_sample_finds_a_text_file(own_pho
 def test_readable_images_of_the_same_id_are_told(make_photos: Callable[..., Path], tmp_path: Path) -> None:
     root = make_photos(tmp_path / "images")
     truncate(root / "val" / "coffee" / "000.jpg")
-    findings = look(root, deep=True, bad_files=tmp_path / "bad.txt")
-    (text,) = texts(findings, "warning")
+    sets = look(root, deep=True, bad_files=tmp_path / "bad.txt")
+    (text,) = texts(sets, "warning")
     assert "1 readable images share their id with an unreadable one of another split (train/coffee/000.jpg)" in text
 
 
 def test_a_name_that_no_line_can_hold_is_told(own_photos: Data, tmp_path: Path) -> None:
     Path(own_photos.root, "val", "coffee", "a\nb.jpg").write_text("no image")
-    findings = look(Path(own_photos.root), deep=True, bad_files=tmp_path / "bad.txt")
+    sets = look(Path(own_photos.root), deep=True, bad_files=tmp_path / "bad.txt")
     assert (tmp_path / "bad.txt").read_text() == ""
-    assert any(r"1 names cannot stand in a list ('coffee/a\nb.jpg')" in text for text in texts(findings, "error"))
-    assert not [text for text in texts(findings) if "\n" in text]
+    assert any(r"1 names cannot stand in a list ('coffee/a\nb.jpg')" in text for text in texts(sets, "error"))
+    assert not [text for text in texts(sets) if "\n" in text]
 
 
 def test_a_sound_set_gives_an_empty_list(small_photos: Data, tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_text("of an earlier check\n")
-    findings = look(Path(small_photos.root), deep=True, bad_files=tmp_path / "bad.txt")
+    sets = look(Path(small_photos.root), deep=True, bad_files=tmp_path / "bad.txt")
     assert (tmp_path / "bad.txt").read_text() == ""
-    assert "72 files decoded, each can be read" in texts(findings)
+    assert "72 files decoded, each can be read" in texts(sets)
 
 
 def test_a_list_that_cannot_be_written_stops_before_the_decoding(small_photos: Data, tmp_path: Path) -> None:

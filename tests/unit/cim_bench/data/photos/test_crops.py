@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cim_bench.data.photos import crops as module
-from cim_bench.data.photos.crops import CLASSES, COUNTS, cache_folder, photos
+from cim_bench.data.photos.crops import COUNTS, PHOTO_CLASSES, cache_folder, photos
 
 FEW = {"train": 2, "val": 1}  # crops per class where the number does not matter: files are slow to delete
 
@@ -56,8 +56,8 @@ def test_every_class_has_its_crops_and_nothing_else_is_there(made: Path) -> None
     assert [path.name for path in made.parent.iterdir()] == [made.name]
     assert sorted(path.name for path in made.iterdir()) == ["manifest.json", "train", "val"]
     for split, count in COUNTS.items():
-        assert sorted(path.name for path in (made / split).iterdir()) == list(CLASSES)
-        for name in CLASSES:
+        assert sorted(path.name for path in (made / split).iterdir()) == list(PHOTO_CLASSES)
+        for name in PHOTO_CLASSES:
             files = sorted((made / split / name).iterdir())
             assert [path.name for path in files] == [f"{index:03d}.png" for index in range(count)]
             for path in files:
@@ -75,7 +75,7 @@ def test_manifest_lists_every_file_with_its_hash(made: Path) -> None:
     assert all(row["path"].startswith(f"{row['split']}/{row['class']}/") for row in manifest(made)["files"])
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", PHOTO_CLASSES)
 def test_training_and_validation_regions_are_disjoint_and_inside_the_photograph(made: Path, name: str) -> None:
     squares: dict[str, list[tuple[int, int, int]]] = {split: [] for split in COUNTS}
     for row in manifest(made)["files"]:
@@ -149,7 +149,7 @@ def test_a_damaged_set_is_rebuilt(made_small: Path, tmp_path: Path, damage: Any)
 
 @pytest.mark.usefixtures("small")
 def test_another_recipe_gets_another_folder(made_small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    monkeypatch.setattr(module, "CROPS_VERSION", module.CROPS_VERSION + 1)
     assert photos(tmp_path).name != made_small.name
 
 

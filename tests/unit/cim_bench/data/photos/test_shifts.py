@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cim_bench.data.images import ImageSet
-from cim_bench.data.photos.shifts import SHIFTS, photo_shift, rendition, sketch, variation
+from cim_bench.data.photos.shifts import PHOTO_SHIFTS, photo_shift, rendition, sketch, variation
 from cim_bench.spec import Data
 
 
@@ -24,7 +24,7 @@ def pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image, dtype=float)
 
 
-@pytest.mark.parametrize("name", SHIFTS)
+@pytest.mark.parametrize("name", PHOTO_SHIFTS)
 def test_one_shifted_image_for_each_validation_crop(name: str, photos_root: Path) -> None:
     images = ImageSet(Data(name=name, root=name, val_split="."), ".")
     clean = ImageSet(Data(name="photos", root="photos"), "val")

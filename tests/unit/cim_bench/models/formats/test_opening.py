@@ -24,10 +24,9 @@ from torch import nn
 
 from cim_bench.models.backbone import create_net, load_backbone
 from cim_bench.models.checkpoint import Meta, save_checkpoint
-from cim_bench.models.formats.architectures import Asked, parse_arch
+from cim_bench.models.formats.architectures import RequestedArch, parse_arch
 from cim_bench.models.formats.opening import LoadReport, checkpoint_kind, open_checkpoint
-from cim_bench.models.formats.resample import sincos
-from cim_bench.models.positions import resample_positions, sincos_positions
+from cim_bench.models.positions import interpolate_positions, sincos_positions
 from cim_bench.spec import Arch, FromCheckpoint
 from tests.golden.weights import filled, images, thin
 
@@ -132,17 +131,17 @@ def test_small_beits_take_their_heads_from_their_width(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "asked"),
     [
-        ("", Asked()),
-        ("resnet50", Asked(name="resnet50")),
-        ("resnet50.a1_in1k@160", Asked(name="resnet50", tag="a1_in1k", image_size=160)),
+        ("", RequestedArch()),
+        ("resnet50", RequestedArch(name="resnet50")),
+        ("resnet50.a1_in1k@160", RequestedArch(name="resnet50", tag="a1_in1k", image_size=160)),
         (
             "resnet10t@32,channels=16x32x64x128",
-            Asked(name="resnet10t", image_size=32, options={"channels": (16, 32, 64, 128)}),
+            RequestedArch(name="resnet10t", image_size=32, options={"channels": (16, 32, 64, 128)}),
         ),
-        (str(BEIT), Asked(name=BEIT.name, image_size=32, options=BEIT.options)),
+        (str(BEIT), RequestedArch(name=BEIT.name, image_size=32, options=BEIT.options)),
     ],
 )
-def test_architectures_are_read_as_they_are_printed(text: str, asked: Asked) -> None:
+def test_architectures_are_read_as_they_are_printed(text: str, asked: RequestedArch) -> None:
     assert parse_arch(text) == asked
 
 
@@ -152,15 +151,11 @@ def test_an_unreadable_architecture_is_named(text: str) -> None:
         parse_arch(text)
 
 
-def test_the_table_of_fixed_positions_is_the_pretexts_own() -> None:
-    torch.testing.assert_close(sincos(48, 5), sincos_positions(48, 5), rtol=0, atol=1e-6)
-
-
 class TestResampling:
     def test_dino_positions_are_brought_to_another_grid_as_dino_does(self, vit: State, tmp_path: Path) -> None:
         torch.save(vit, tmp_path / "x.pth")
         checkpoint, report = open_checkpoint(dino(tmp_path / "x.pth", image_size=48))
-        torch.testing.assert_close(checkpoint.state["pos_embed"], resample_positions(vit["pos_embed"], 6))
+        torch.testing.assert_close(checkpoint.state["pos_embed"], interpolate_positions(vit["pos_embed"], 6, "offset"))
         assert report.resampled == ("pos_embed",)
         assert set(report.matched) == vit.keys() - {"pos_embed"}
         assert checkpoint.meta.arch.image_size == 48

@@ -40,7 +40,7 @@ RANDOM = {
 def test_a_random_network_of_any_family_is_called_random(name: str) -> None:
     torch.manual_seed(1)
     evidence = examine(Backbone(RANDOM[name]).eval())
-    assert evidence.edge < 1.1
+    assert evidence.spectral_ratio < 1.1
     assert "RANDOM" in evidence.verdict
 
 
@@ -69,16 +69,18 @@ def test_a_trained_network_is_not(tmp_path: Path) -> None:
     assert file is not None
     save_efficientnet_lite0(file, tmp_path / "own")
     evidence = examine(load_backbone(load_checkpoint(tmp_path / "own"), what="it"))
-    assert evidence.untouched == ()
-    assert evidence.edge > 1.2
-    assert evidence.alike < 0.65
+    assert evidence.initial_norms == ()
+    assert evidence.spectral_ratio > 1.2
+    assert evidence.similarity < 0.65
     assert evidence.verdict.startswith("trained: ")
     text = inspect(FromCheckpoint(path=str(tmp_path / "own")))
     assert "trained: neither weights nor features" in text
 
 
 def test_one_layer_that_was_left_out_is_named() -> None:
-    evidence = Evidence(norms=25, untouched=("blocks.11.norm1",), edge=3.0, alike=0.3, finite=True, constant=False)
+    evidence = Evidence(
+        norms=25, initial_norms=("blocks.11.norm1",), spectral_ratio=3.0, similarity=0.3, finite=True, constant=False
+    )
     assert evidence.verdict.endswith("EXCEPT these norms, which are as they were initialised: blocks.11.norm1")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from cim_bench.published_protocols import RSB
 from cim_bench.records.record import Record
 from cim_bench.records.store import write_records
 from cim_bench.reports.papers.cim_cvpr2023.matrix import report
-from cim_bench.reports.papers.cim_cvpr2023.matrix_rows import RSB
 from cim_bench.reports.stats.mce import ALEXNET_ERRORS, DAMAGES
 from cim_bench.reports.tables.corruption_summaries import damage_facets
 

@@ -1,4 +1,4 @@
-"""What a public checkpoint format is: a declarative map from its key names to timm's, and the account of a load."""
+"""`Format`, the declaration of a public checkpoint format, and `LoadReport`, what became of a file's keys."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cim_bench.models.positions import Interpolation
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD
 
 Kind = Literal["backbone", "classifier"]
 Family = Literal["vit", "beit", "dinov2", "resnet"]
-Table = Literal["mae", "moco3", "none"]
+SinCosTable = Literal["mae", "moco3", "none"]
 Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One kind of file that people publish.
+    """A public checkpoint format: how it is recognised, how its keys become timm's, how its network is used.
 
     Every pattern is a regular expression searched in the file's own key names.
 
@@ -31,14 +32,13 @@ class Format:
         lacks: None may match a key.
         rename: Patterns and replacements, in order, that turn public names into timm's.
         dropped: Keys that a backbone does not need: decoders, momentum copies, queues, projectors.
-        fresh: timm keys that the file may lack, all of them or none; they are counters that no feature depends on.
+        may_lack_counters: Whether the file may lack all of BatchNorm's ``num_batches_tracked``; no feature needs them.
         part: What follows ``#`` in a path that asks for this part of the file, e.g. ``ema``.
         must_be_named: The keys do not tell this method from another one's, so the user has to.
-        sincos: Whose fixed table the positions are (`resample.table_of` beside this file); ``None``: not looked at.
-        frozen_patch: The patch projection has (not) its initial bias of exactly 0; ``None``: not looked at.
+        sincos: Which fixed table the positions are (`recognise.sincos_table_of`); ``None``: not looked at.
+        frozen_patch: Whether the patch projection still has its initial bias of exactly 0; ``None``: not looked at.
         heads: Attention heads by embedding width, where they are not the usual ones.
-        resample: How the public code brings positions to another grid: to a ``size``, by a scale factor with
-            DINO's ``offset`` of 0.1, or to a size with ``antialias``.
+        resample: How the public code brings positions to another grid (`interpolate_positions`).
         mean: Input normalisation of its training; ``None``: that of the timm weights named.
         std: Likewise.
         tagged: The tag of timm weights, where one is named, tells the normalisation in place of `mean` and `std`.
@@ -55,13 +55,13 @@ class Format:
     lacks: tuple[str, ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
     dropped: tuple[str, ...] = ()
-    fresh: str = ""
+    may_lack_counters: bool = False
     part: str = ""
     must_be_named: bool = False
-    sincos: Table | None = None
+    sincos: SinCosTable | None = None
     frozen_patch: bool | None = None
     heads: Mapping[int, int] = field(default_factory=dict)
-    resample: Literal["size", "offset", "antialias"] = "size"
+    resample: Interpolation = "size"
     mean: Triple | None = IMAGENET_MEAN
     std: Triple | None = IMAGENET_STD
     tagged: bool = False
@@ -69,7 +69,7 @@ class Format:
     source: str
 
     def lacking(self, keys: Iterable[str]) -> list[str]:
-        """What keeps a file with these keys from being this format; empty if nothing does."""
+        """Why a file with these keys is not of this format, in words; empty if it is."""
         text = "\n".join(keys)
         absent = [f"has no {readable(p)}" for p in self.has if not re.search(p, text, re.MULTILINE)]
         present = [f"has {readable(p)}" for p in self.lacks if re.search(p, text, re.MULTILINE)]
@@ -86,7 +86,7 @@ class Format:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of every key.
+    """What became of every key of a file.
 
     Attributes:
         format: Name of the recognised format.
@@ -106,7 +106,12 @@ class LoadReport:
 
 
 def readable(pattern: str) -> str:
-    r"""A key pattern as a message shows it: ``^(module\.)?blocks\.(\d+\.)?0\.`` is ``blocks.0.*``."""
+    r"""A key pattern as a message shows it: ``^(module\.)?blocks\.(\d+\.)?0\.`` is ``blocks.0.*``.
+
+    Examples:
+        >>> readable(r"^blocks\.\d+\.attn\.qkv\.weight$")
+        'blocks.*.attn.qkv.weight'
+    """
     text = re.sub(r"\([^()]*\)\?", "", pattern).removeprefix("^").replace("\\.", ".")
     text = re.sub(r"\\[dw][+*]", "*", text)
     text = re.sub(r"\(([^()]*)\)", lambda group: group[1].replace("|", "/"), text)
@@ -114,7 +119,14 @@ def readable(pattern: str) -> str:
 
 
 def same_method(one: str, other: str) -> bool:
-    """Names of methods, whatever their case, spaces and hyphens: ``MoCo v3`` is ``moco-v3``."""
+    """Names of methods, whatever their case, spaces and hyphens.
+
+    Examples:
+        >>> same_method("MoCo v3", "moco-v3")
+        True
+        >>> same_method("DINO", "DINOv2")
+        False
+    """
     bare = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in (one, other)]
     return bare[0] == bare[1]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from cim_bench.data.classes import imagenet_wnids
 from cim_bench.models.backbone import Backbone, load_backbone
 from cim_bench.models.checkpoint import content_hash
+from cim_bench.models.formats.catalogue.formats import FORMATS
 from cim_bench.models.formats.opening import checkpoint_kind, open_checkpoint
-from cim_bench.models.formats.table import FORMATS
 from cim_bench.spec import Data, FromCheckpoint
 
 from .public_files import FILES, State, part_of
@@ -81,7 +81,17 @@ def test_a_public_file_gives_the_features_of_its_model(name: str, tmp_path: Path
     net = file.build(0)
     images = model.normalize(pixels)
     wanted = net(images) if model.num_classes else net.forward_features(images)  # type: ignore[operator]
-    torch.testing.assert_close(outputs(model, pixels), wanted, rtol=0, atol=1e-5 if "registers" in name else 0)
+    tolerance = {"rtol": 0.0, "atol": 0.0}
+    if name == "DINOv2 with registers":
+        # The public file splits the class token c into c - p and its position p, up to 1, and reading adds them: two
+        # fp32 roundings of up to 2^-25, all other weights stay. The first norm divides by the token's spread of 0.014,
+        # and attention hands the error on, so that later sums round otherwise too: 7e-6 at values of 3.4, by kernels up
+        # to 1.05e-5 at 1.05. 1e-5 of a value is 84 units in its last place.
+        token = state["cls_token"]
+        assert {key for key in state if not state[key].equal(checkpoint.state[key])} <= {"cls_token"}
+        torch.testing.assert_close(checkpoint.state["cls_token"], token, rtol=0, atol=2**-24)
+        tolerance = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(outputs(model, pixels), wanted, **tolerance)
     assert len(wanted) == len(pixels) == 3
 
 

@@ -1,4 +1,4 @@
-"""CIM's photometric changes of exemplars, batched."""
+"""CIM's photometric changes of exemplars, batched: colour jitter, grayscale, blur, solarisation and flip."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ PHOTOMETRIC = (
     "order2",
     "order3",
 )
+JITTER = ("brightness", "contrast", "saturation", "hue")  # in the order that columns order0 to order3 count
 BLUR_KERNEL = 17  # 4 standard deviations on either side at the largest sigma of 2.0
 
 
@@ -70,9 +71,6 @@ def photometric(images: Tensor, parameters: Tensor) -> Tensor:
     for name, change in (("gray", _to_gray), ("sigma", _blur), ("solarize", _solarize), ("flip", _flip)):
         _change(images, value[name] > 0, change, value[name])
     return images
-
-
-JITTER = ("brightness", "contrast", "saturation", "hue")  # as the order columns number them
 
 
 def _spread(values: Tensor, images: Tensor) -> Tensor:
