@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from cim_bench.cli.main import main
+from tests.processes import HANG_GUARD_S
 
 RECIPE = """
 from cim_bench.evals.finetune import Finetune
@@ -62,16 +67,41 @@ def pretrain_file(recipe_file: Path) -> Path:
 @pytest.fixture
 def command() -> list[str]:
     """How the command starts in this environment."""
-    return [sys.executable, "-m", "cim_bench.cli.commands"]
+    return [sys.executable, "-m", "cim_bench.cli"]
 
 
 @pytest.fixture
-def cim_bench(command: list[str], tmp_path: Path) -> Run:
-    """Run the command in an empty folder and return what it printed."""
+def cim_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command's entry point here, in an empty folder, and return what it printed: no seconds to start."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        given, out, err = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = main(given)
+            except SystemExit as stop:  # argparse and tyro, for --help and for what they refuse
+                status = int(stop.code or 0)
+        done = subprocess.CompletedProcess(given, status, out.getvalue(), err.getvalue())
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def shell(command: list[str], tmp_path: Path) -> Run:
+    """Run the command as a process of its own in an empty folder, as a user does, and return what it printed."""
 
     def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*command, *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
+            [*command, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=HANG_GUARD_S,
+            check=False,
         )
         if check:
             assert done.returncode == 0, done.stderr

@@ -81,7 +81,8 @@ def test_a_public_file_gives_the_features_of_its_model(name: str, tmp_path: Path
     net = file.build(0)
     images = model.normalize(pixels)
     wanted = net(images) if model.num_classes else net.forward_features(images)  # type: ignore[operator]
-    torch.testing.assert_close(outputs(model, pixels), wanted, rtol=0, atol=1e-5 if "registers" in name else 0)
+    within = 1e-5 if "registers" in name else 0.0  # positions are added in another order: the last bits differ
+    torch.testing.assert_close(outputs(model, pixels), wanted, rtol=within, atol=within)
     assert len(wanted) == len(pixels) == 3
 
 
