@@ -1,6 +1,7 @@
 import hashlib
 import importlib.util
 import json
+import multiprocessing
 import re
 import shutil
 import subprocess
@@ -164,6 +165,19 @@ def test_a_concurrent_builder_that_wins_is_kept(
     folder = photos(tmp_path / "cache")
     assert (folder / "mark").exists()
     assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.usefixtures("small")
+def test_many_builders_at_once_leave_one_whole_set(made_small: Path, tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    builders = [fork.Process(target=photos, args=(tmp_path / "cache",)) for _ in range(4)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert [builder.exitcode for builder in builders] == [0] * 4
+    assert list((tmp_path / "cache").iterdir()) == [tmp_path / "cache" / made_small.name]
+    assert hashes(tmp_path / "cache" / made_small.name) == hashes(made_small)
 
 
 @pytest.mark.usefixtures("small")
