@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from cim_bench.engine.inference import ImageBatch as ImageBatch
     from cim_bench.engine.inference import run_models as run_models
     from cim_bench.evals.metrics import accuracy as accuracy
+    from cim_bench.executors.local import LocalExecutor as LocalExecutor
     from cim_bench.models.backbone import Backbone as Backbone
     from cim_bench.models.backbone import Feature as Feature
+    from cim_bench.records.facets import Facets as Facets
     from cim_bench.records.measurement import METRICS as METRICS
     from cim_bench.records.measurement import Measurement as Measurement
     from cim_bench.records.record import Record as Record
@@ -64,7 +66,9 @@ _HOMES = {
     "cim_bench.data.transforms": ("EvalTransform",),
     "cim_bench.engine.inference": ("ImageBatch", "run_models"),
     "cim_bench.evals.metrics": ("accuracy",),
+    "cim_bench.executors.local": ("LocalExecutor",),
     "cim_bench.models.backbone": ("Backbone", "Feature"),
+    "cim_bench.records.facets": ("Facets",),
     "cim_bench.records.measurement": ("METRICS", "Measurement"),
     "cim_bench.records.record": ("Record",),
     "cim_bench.spec": ("Arch", "Data", "FromCheckpoint", "Machine", "Training"),

@@ -28,6 +28,11 @@ def wilson_interval(value: float, n: int, confidence: float = 0.95) -> tuple[flo
     Source:
         E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
         Journal of the American Statistical Association 22 (158), 1927, pp. 209-212.
+
+    >>> [round(bound, 3) for bound in wilson_interval(0.5, 100)]
+    [0.404, 0.596]
+    >>> wilson_interval(0.0, 10)[0]
+    0.0
     """
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"a proportion lies in [0, 1], not {value}")
@@ -82,6 +87,9 @@ def best_of(values: Sequence[float | None], groups: Sequence[Hashable], higher_i
 
     Raises:
         ValueError: If `values` and `groups` differ in length.
+
+    >>> best_of([0.7, 0.8, None, 0.9], ["vit", "vit", "vit", "cnn"], higher_is_better=True)
+    [False, True, False, False]
     """
     members: dict[Hashable, list[float]] = {}
     for value, group in zip(values, groups, strict=True):

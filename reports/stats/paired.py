@@ -39,6 +39,11 @@ def mcnemar(hits_a: Flags, hits_b: Flags) -> float:
     Source:
         Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
         Psychometrika 12 (2), 1947, pp. 153-157; exact form as in `scipy.stats.binomtest` with p = 1/2.
+
+    Five images that only A has right, and none that only B has: ``2 / 2^5``.
+
+    >>> mcnemar(np.array([True] * 6), np.array([False] * 5 + [True]))
+    0.0625
     """
     only_a, only_b = discordant(hits_a, hits_b)
     n, few = only_a + only_b, min(only_a, only_b)

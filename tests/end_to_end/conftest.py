@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from cim_bench.cli.main import main
+from tests.processes import HANG_GUARD_S
+
 RECIPE = """
 from cim_bench.evals.finetune import Finetune
 from cim_bench.evals.knn import KNN
 from cim_bench.evals.linear_probe import LinearProbe
 from cim_bench.pretrain.cim.method import CIM
-from cim_bench import Arch, Benchmark, Data, Machine, Pretraining, RandomInit, Training
+from cim_bench import Arch, Benchmark, Data, LocalExecutor, Machine, Pretraining, RandomInit, Training
 
 DATA = Data(name="small-photos", root={root!r})
 ARCH = Arch(name="vit_tiny_patch16_224", image_size=32,
@@ -32,7 +37,7 @@ def recipe():
     short = Training(epochs=1, effective_batch=16, base_lr=1e-2)
     lars = Training(epochs=2, effective_batch=16, base_lr=1.0, optimizer="lars", weight_decay=0.0)
     return Benchmark(
-        name="small", data=DATA, machine=MACHINE,
+        name="small", data=DATA, machine=MACHINE, executor=LocalExecutor(slots=1),
         subjects={{"CIM": pretraining(), "random": RandomInit(arch=ARCH)}},
         evaluators={{
             "knn": KNN(k=(5, 20)), "linear_probe": LinearProbe(training=lars), "finetune": Finetune(training=short)
@@ -62,16 +67,41 @@ def pretrain_file(recipe_file: Path) -> Path:
 @pytest.fixture
 def command() -> list[str]:
     """How the command starts in this environment."""
-    return [sys.executable, "-m", "cim_bench.cli.commands"]
+    return [sys.executable, "-m", "cim_bench.cli"]
 
 
 @pytest.fixture
-def cim_bench(command: list[str], tmp_path: Path) -> Run:
-    """Run the command in an empty folder and return what it printed."""
+def cim_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command's entry point here, in an empty folder, and return what it printed: no seconds to start."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        given, out, err = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = main(given)
+            except SystemExit as stop:  # argparse and tyro, for --help and for what they refuse
+                status = int(stop.code or 0)
+        done = subprocess.CompletedProcess(given, status, out.getvalue(), err.getvalue())
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def shell(command: list[str], tmp_path: Path) -> Run:
+    """Run the command as a process of its own in an empty folder, as a user does, and return what it printed."""
 
     def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*command, *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
+            [*command, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=HANG_GUARD_S,
+            check=False,
         )
         if check:
             assert done.returncode == 0, done.stderr

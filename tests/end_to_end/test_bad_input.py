@@ -42,6 +42,10 @@ def test_one_sentence(cim_bench: Run, arguments: tuple[str, ...], words: tuple[s
     refused(cim_bench, *arguments, words=words)
 
 
+def test_the_process_itself_ends_with_one_sentence(shell: Run) -> None:
+    refused(shell, "run", "nosuch", words=("nosuch", "demo"))
+
+
 def test_unknown_evaluator(cim_bench: Run, pretrain_file: Path, tmp_path: Path) -> None:
     cim_bench("pretrain", pretrain_file, "--output", "made", "--training.epochs", "1")
     checkpoint = next((tmp_path / "made").rglob("meta.json")).parent

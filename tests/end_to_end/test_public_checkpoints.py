@@ -87,10 +87,10 @@ def test_bad_files_get_one_sentence_and_run_nothing(
     assert not list(tmp_path.rglob("records.jsonl"))
 
 
-def test_a_hub_name_without_network(cim_bench: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_name_without_network(shell: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    done = cim_bench("evaluate", "timm:vit_tiny_patch16_224.augreg_in21k", check=False)
+    done = shell("evaluate", "timm:vit_tiny_patch16_224.augreg_in21k", check=False)
     assert done.returncode == 1
     assert "connect to the network once" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -107,14 +107,30 @@ def _build(folder: Path, recipe: dict[str, Any], images: dict[str, Image.Image])
             new = Path(scratch, "new")
             parts = (_cut(new, split, name, image) for split in COUNTS for name, image in images.items())
             write_manifest(new, recipe, [*chain(*parts)])
-            if not intact(folder, recipe):  # else another process was faster
-                if folder.exists():
-                    folder.rename(Path(scratch, "damaged"))
-                new.rename(folder)
+            put_in_place(new, folder, recipe)
     except OSError as error:
         if not intact(folder, recipe):
             reason = f"The photographs cannot be written to {folder.parent} ({error.strerror or error})"
             raise OSError(f"{reason}: set CIM_BENCH_CACHE to a folder that can be written.") from error
+
+
+def put_in_place(new: Path, folder: Path, recipe: dict[str, Any]) -> None:
+    """Rename a folder that has just been made to its final name; one that another process made first stays.
+
+    Args:
+        new: In a temporary folder beside `folder`.
+        folder: The final name; what is there and is not intact is moved beside `new`.
+        recipe: What `intact` compares.
+    """
+    try:
+        new.rename(folder)  # at once: a look first would leave time for another process between the two
+    except OSError:
+        if intact(folder, recipe):
+            return
+        if not folder.exists():
+            raise
+        folder.rename(new.with_name("damaged"))
+        new.rename(folder)
 
 
 def write_manifest(folder: Path, recipe: dict[str, Any], files: list[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageMath, ImageOps
 
-from cim_bench.data.photos.crops import intact, photos, write_manifest
+from cim_bench.data.photos.crops import intact, photos, put_in_place, write_manifest
 
 SHIFTS_VERSION = 1  # raise it whenever other pixels come out
 WINDOW = (0.55, 0.78)  # side of what photos-a keeps, as a share of the crop's
@@ -90,10 +90,7 @@ def photo_shift(name: str, root: Path | None = None) -> Path:
             new = Path(scratch, "new")
             rows = [_one(file, source / "val", new, name) for file in sorted((source / "val").rglob("*.png"))]
             write_manifest(new, recipe, rows)
-            if not intact(folder, recipe):  # else another process was faster
-                if folder.exists():
-                    folder.rename(Path(scratch, "damaged"))
-                new.rename(folder)
+            put_in_place(new, folder, recipe)
     return folder
 
 

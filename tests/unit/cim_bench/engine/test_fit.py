@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from cim_bench.engine.fit import RESUME, NonFiniteLossError, fit
 from cim_bench.engine.log import LOG
 from cim_bench.engine.schedule import Steps, StepSampler, learning_rate, weight_decay_groups
 from cim_bench.spec import Machine, Training
+from tests.processes import in_two_processes
 
 CPU = Machine(device="cpu", workers=0, micro_batch=4, save_every_s=1e9, log_every=1)
 
@@ -295,26 +293,16 @@ def test_lamb_trains(tmp_path: Path) -> None:
     assert all(math.isfinite(loss) for loss in lines)
 
 
-TWO = """
-import os, sys
-from pathlib import Path
-import torch
-from torch import nn
-from tests.unit.cim_bench.engine.test_fit import Net, run
-net = Net()
-net.layers.insert(1, nn.BatchNorm1d(8))
-run(Path(sys.argv[1]), net)
-torch.save(net.state_dict(), Path(sys.argv[1], os.environ["RANK"]))
-"""
+def train_with_statistics(rank: int, folder: Path) -> None:
+    net = Net()
+    net.layers.insert(1, nn.BatchNorm1d(8))
+    run(folder, net)
+    torch.save(net.state_dict(), folder / str(rank))
 
 
 def test_processes_end_with_the_same_statistics(tmp_path: Path) -> None:
     """BatchNorm sees a process's own share; the main one's running statistics stand for all."""
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4]), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, str(tmp_path)], check=True, capture_output=True, env=environment)
+    in_two_processes(train_with_statistics, tmp_path, meet=tmp_path / "meet")
     states = [torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2)]
     assert states[0]["layers.1.num_batches_tracked"] == 6
     for name, value in states[0].items():

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +17,7 @@ from cim_bench.engine.inference import run_models
 from cim_bench.evals.metrics import accuracy
 from cim_bench.models.backbone import Backbone
 from cim_bench.spec import Arch, Data, Machine
+from tests.processes import in_two_processes
 
 TRANSFORM = EvalTransform(32, 1.0)
 
@@ -131,20 +130,15 @@ def test_an_unreadable_image_stops_the_pass_by_name(own_photos: Data, cpu: Machi
         run_models({"x": torch.flatten}, images, TRANSFORM, machine=replace(cpu, workers=workers))
 
 
-def in_one_of_two_processes(rank: int, port: int, model: Backbone, data: Data, result: Path) -> None:
-    """Two passes, as two jobs of one process make them; what was read and what came out goes to `result`."""
-    torch.set_num_threads(1)  # a forked process has none of its parent's threads
-    where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in where.items()})
-    os.environ.update(MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="true")
+def read_twice(rank: int, model: Backbone, data: Data, folder: Path) -> None:
+    """Two passes, as two jobs of one process make them; what was read and what came out goes to a file."""
     seen: list[str] = []
     images = ImageSet(data, "val")
     read = images.read
     images.read = lambda index: (seen.append(images.image_id(index)), read(index))[1]  # type: ignore[method-assign,func-returns-value]
     machine = Machine(device="cpu", workers=0, micro_batch=5)
     rounds = [run_models({"m": model}, images, TRANSFORM, machine=machine) for _ in range(2)]
-    torch.save((seen, rounds, torch.distributed.get_world_size()), result)
-    torch.distributed.destroy_process_group()
+    torch.save((seen, rounds, torch.distributed.get_world_size()), folder / f"{rank}.pt")
 
 
 def test_two_processes_give_what_one_gives_and_read_each_image_once(
@@ -155,23 +149,10 @@ def test_two_processes_give_what_one_gives_and_read_each_image_once(
     images = ImageSet(data, "val")
     assert len(images) == 23
     expected, labels = run_models({"m": model}, images, TRANSFORM, machine=cpu)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    results = [tmp_path / f"{rank}.pt" for rank in range(2)]
-    fork = multiprocessing.get_context("fork")
-    children = [
-        fork.Process(target=in_one_of_two_processes, args=(rank, port, model, data, results[rank])) for rank in range(2)
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(timeout=60)
-        child.kill()
-    assert [child.exitcode for child in children] == [0, 0]
+    in_two_processes(read_twice, model, data, tmp_path, meet=tmp_path / "meet")
     decoded: Counter[str] = Counter()
-    for result in results:
-        seen, rounds, processes = torch.load(result, weights_only=True)
+    for rank in range(2):
+        seen, rounds, processes = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert processes == 2
         decoded.update(seen)
         for outputs, found in rounds:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import shutil
-import time
+import signal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cim_bench.data.transforms import EvalTransform
 from cim_bench.evals.corruptions.generate import corrupt_as_released
 from cim_bench.evals.corruptions.write import write_corrupted
 from cim_bench.spec import Data, Machine
+from tests.processes import wait_until
 
 KINDS, LEVELS = ("shot_noise", "fog", "pixelate"), (1, 4)
 
@@ -98,14 +99,25 @@ def test_workers_do_not_change_files(images: ImageSet, tmp_path: Path) -> None:
     assert content(tmp_path / "0") == content(tmp_path / "2")
 
 
+def stand_still_at(number: int, images: ImageSet, out: Path) -> None:
+    """Write, but for ever wait for the image of this number."""
+    read = images.read
+
+    def reading(index: int) -> Any:
+        if index == number:
+            signal.pause()
+        return read(index)
+
+    images.read = reading  # type: ignore[method-assign]
+    run(images, out)
+
+
 def test_killed_and_run_again(images: ImageSet, tmp_path: Path) -> None:
     run(images, tmp_path / "whole")
     out = tmp_path / "killed"
-    process = multiprocessing.get_context("fork").Process(target=run, args=(images, out))
+    process = multiprocessing.get_context("fork").Process(target=stand_still_at, args=(2, images, out))
     process.start()
-    deadline = time.monotonic() + 60
-    while len(list(out.rglob("*.JPEG"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_until(lambda: len(list(out.rglob("*.JPEG"))) >= 5, "five files")
     process.kill()
     process.join()
     left = run(images, out)

@@ -35,6 +35,15 @@ RANDOM = {
     "efficientnet": Arch(name="efficientnet_lite0", image_size=64),
 }
 
+OTHER_FAMILIES = (
+    Arch(
+        name="swin_tiny_patch4_window7_224",
+        image_size=224,
+        options={"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)},
+    ),
+    Arch(name="crossvit_9_240", image_size=240, options={"embed_dim": (32, 64), "depth": ((1, 1, 0), (1, 2, 1))}),
+)
+
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_a_random_network_of_any_family_is_called_random(name: str) -> None:
@@ -44,13 +53,12 @@ def test_a_random_network_of_any_family_is_called_random(name: str) -> None:
     assert "RANDOM" in evidence.verdict
 
 
-@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "crossvit_9_240"])
-def test_features_of_other_families_are_of_the_right_size(name: str) -> None:
+@pytest.mark.parametrize("arch", OTHER_FAMILIES, ids=lambda arch: arch.name)
+def test_features_of_other_families_are_of_the_right_size(arch: Arch) -> None:
     """Channels last, and a list of branches: whatever timm pools."""
-    size = 240 if "crossvit" in name else 224
-    model = Backbone(Arch(name=name, image_size=size)).eval()
+    model = Backbone(arch).eval()
     assert examine(model).verdict.startswith("this looks like a RANDOM network")
-    assert features(model)[:1].shape == model(torch.rand(1, 3, size, size)).shape
+    assert features(model)[:1].shape == model(torch.rand(1, 3, arch.image_size, arch.image_size)).shape
 
 
 def test_a_pretexts_own_initialisation_is_called_random() -> None:
