@@ -137,7 +137,7 @@ class MAEModel(MaskedModel):
         return self.decode(self.encode(seen, visible), visible, hidden).float(), wanted, seen
 
     def target(self, pixels: Tensor) -> Tensor:
-        """What is to be predicted of patches (B, H, 3 p²)."""
+        """Prediction targets of patches (B, H, 3 p²): their pixels, normalised by patch if the settings say so."""
         if not self.settings.norm_pix_loss:
             return pixels
         mean, std = patch_statistics(pixels)

@@ -252,7 +252,7 @@ def masked_encoder(settings: SimMIM, arch: Arch) -> MaskedEncoder:
 
 
 def initialise_simmim_vit(net: Any, grid: int) -> None:
-    """Truncated normal weights, zero biases, unit norms; the last layer of each residual branch of block i / √(2 i).
+    """Truncated normal weights, zero biases, unit norms; in block i, each branch's last layer is divided by √(2 i).
 
     Positions, where there are any, are fixed sin-cos (ours: the published model has none but the relative bias).
     Source: microsoft/SimMIM, models/vision_transformer.py.

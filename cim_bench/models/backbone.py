@@ -19,7 +19,7 @@ Feature = Literal["cls", "mean_patch", "pool"]
 
 
 class Backbone(nn.Module):
-    """A timm model behind its normalisation.
+    """A timm model that normalises its input.
 
     Args:
         arch: Architecture.
@@ -113,7 +113,7 @@ def create_meta_net(arch: Arch, **model_args: Any) -> Any:
 
 
 def triple(values: Tensor) -> tuple[float, float, float]:
-    """Three numbers, such as a `Backbone`'s ``mean``."""
+    """Three channel values, such as a `Backbone`'s ``mean``, as a tuple of floats."""
     r, g, b = torch.flatten(values).tolist()
     return r, g, b
 

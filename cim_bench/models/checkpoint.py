@@ -63,7 +63,7 @@ class Meta:
 
     @property
     def identity(self) -> str:
-        """Hash of all that a number of these weights depends on, and of the method that its row will name.
+        """Hash of all that a measurement of these weights depends on, and of the method that its row names.
 
         The same weights give other numbers under another normalisation, input size or number of heads. Epochs and
         pre-training data are labels alone: another one given later changes no record that exists.

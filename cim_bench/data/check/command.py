@@ -145,7 +145,7 @@ def _write_bad_files(target: Path, sets: Sequence[CheckedSet]) -> list[CheckedSe
 
 
 def _list_findings(checked: CheckedSet, target: Path, bad: set[str]) -> Iterator[Finding]:
-    """What one set's readers should know of the list of bad files, which holds the ids of all sets."""
+    """Findings on one set from the list of bad files, which holds the ids of all sets."""
     own = {(fault.split, fault.name) for fault in checked.faults if fault.kind == "unreadable"}
     if own:
         yield ok(f"the unreadable images are listed in {target}")

@@ -1,4 +1,4 @@
-"""Which data set a folder holds, told by what is on disk, and the list of its files; imports no torch."""
+"""Recognise the layout of a data set on disk, and list its files; imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cim_bench.data.sets import CORRUPTIONS, EXTRA_CORRUPTIONS, SPLIT_NAMES
 
 ROLES = {name: role for role, names in SPLIT_NAMES.items() for name in names}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # what timm's readers take for an image
-# Files that somebody may believe to be read. A README or a list of classes is no surprise.
+# Files that look like data and are not read. A README or a list of classes does not.
 UNREAD_SUFFIXES = {
     *(".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jpe", ".jfif", ".avif", ".heic", ".npy"),
     *(".tar", ".tgz", ".gz", ".zip", ".part", ".crdownload"),
@@ -79,7 +79,7 @@ def printable(text: str) -> str:
 
 
 def recognise_layout(root: Path) -> Layout:
-    """Tell the data set in a folder and list its files. No link or name leads out of the folder.
+    """Recognise the data set in a folder and list its files. No link or name leads out of the folder.
 
     Raises:
         OSError: If a folder cannot be listed (timm's readers would pass over it silently).
@@ -185,7 +185,7 @@ def _outward(root: Path) -> Iterator[str]:
 
 
 def _mark(root: Path) -> str | None:
-    """What the folders' names alone say of a root: a kind, ``splits``, or nothing."""
+    """What the names of its folders alone tell about a root: a kind, ``splits``, or nothing."""
     folders = set(_folders(root))
     inside = set(_folders(root, "images")) if "images" in folders else set()
     files = {entry.name for entry in _entries(root)}

@@ -167,7 +167,7 @@ def _vit_name(size: str, patch: int, family: str, *, registers: bool) -> str:
 
 
 def _beit(state: Mapping[str, Tensor], size: str, usual: int, options: dict[str, Option]) -> str:
-    """timm's name and the options that keys tell, for what SimMIM's and BEiT's settings can switch on and off."""
+    """timm's name, after adding to `options` what keys tell of the parts that SimMIM and BEiT can switch on or off."""
     shared = f"rel_pos_bias.{REL_TABLE}" in state
     options |= {
         "use_shared_rel_pos_bias": shared,
@@ -276,7 +276,7 @@ def input_size(given: int | None, asked: RequestedArch, arch: Arch, net: nn.Modu
 
 
 def _sides(value: object) -> tuple[int, ...]:
-    """A size of timm's, one number or two, as two; empty if there is none."""
+    """Height and width of a size that timm keeps as one number or two; empty if there is none."""
     if isinstance(value, int):
         return (value, value)
     return tuple(value) if isinstance(value, tuple) else ()

@@ -95,6 +95,30 @@ def contradictions(found: RecognisedState) -> list[str]:
     return reasons
 
 
+def sincos_table_of(positions: Tensor) -> SinCosTable:
+    """Which fixed sin-cos table some positions are.
+
+    Args:
+        positions: (1, 1 + grid², width); of any other shape they are none.
+
+    Returns:
+        ``mae`` for the table of MAE and CIM; ``moco3`` for MoCo v3's, whose halves for rows and columns are swapped
+        (moco-v3, vits.py); ``none`` for any other positions.
+    """
+    if positions.ndim != 3 or positions.shape[2] % 4 or positions.shape[2] == 0:
+        return "none"
+    side = math.isqrt(max(positions.shape[1] - 1, 0))
+    if side == 0 or side**2 + 1 != positions.shape[1]:
+        return "none"
+    # half precision rounds values of up to 1 by 4e-3 in bfloat16; learned positions differ by far more
+    tolerance = 1e-3 if positions.dtype in (torch.float32, torch.float64) else 5e-3
+    table, found = sincos_positions(positions.shape[2], side), positions.float()
+    if float((found - table).abs().max()) < tolerance:
+        return "mae"
+    swapped = table.roll(positions.shape[2] // 2, dims=2)
+    return "moco3" if float((found - swapped).abs().max()) < tolerance else "none"
+
+
 def _names(found: list[RecognisedState], word: str = "or") -> str:
     return f" {word} ".join(f.format.name if f.method else f"{f.format.name} (whatever trained it)" for f in found)
 
@@ -180,27 +204,3 @@ def _nearest(states: States, path: Path) -> str:
     keys = [key for state in states.values() for key in state]
     shown = ", ".join(keys[:3])
     return f"{path} is no known format (keys {shown}, ...)" + (f"; it is near {'; '.join(near)}" if near else "")
-
-
-def sincos_table_of(positions: Tensor) -> SinCosTable:
-    """Which fixed sin-cos table some positions are.
-
-    Args:
-        positions: (1, 1 + grid², width); of any other shape they are none.
-
-    Returns:
-        ``mae`` for the table of MAE and CIM; ``moco3`` for MoCo v3's, whose halves for rows and columns are swapped
-        (moco-v3, vits.py); ``none`` for any other positions.
-    """
-    if positions.ndim != 3 or positions.shape[2] % 4 or positions.shape[2] == 0:
-        return "none"
-    side = math.isqrt(max(positions.shape[1] - 1, 0))
-    if side == 0 or side**2 + 1 != positions.shape[1]:
-        return "none"
-    # half precision rounds values of up to 1 by 4e-3 in bfloat16; learned positions differ by far more
-    tolerance = 1e-3 if positions.dtype in (torch.float32, torch.float64) else 5e-3
-    table, found = sincos_positions(positions.shape[2], side), positions.float()
-    if float((found - table).abs().max()) < tolerance:
-        return "mae"
-    swapped = table.roll(positions.shape[2] // 2, dims=2)
-    return "moco3" if float((found - swapped).abs().max()) < tolerance else "none"

@@ -1,4 +1,4 @@
-"""Weights of timm's hub, ``timm:NAME``: downloaded or from the cache, never random ones in their place."""
+"""Weights of timm's hub, ``timm:NAME``, from the network or its cache; an error if they cannot be had."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _weights(path: str, name: str, full: str, *, headless: bool) -> nn.Module:
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What a failed download raises, the HTTP library's own errors included, whichever one the Hub's client uses."""
+    """Exceptions of a failed download, with those of the HTTP library that the Hub's client uses."""
     from huggingface_hub.errors import HfHubHTTPError
 
     bases = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
@@ -109,7 +109,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the Hub's lines on each retry; its client has no setting for their number."""
+    """Suppress the log lines of the Hub's client on each retry, whose number it has no setting for."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)

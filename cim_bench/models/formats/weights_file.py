@@ -156,7 +156,7 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _check_plain(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse what no network of timm takes as it is."""
+    """Refuse tensors that are sparse, quantised, complex or not on the CPU."""
     for key, value in state.items():
         odd = {
             "sparse": value.layout is not torch.strided or value.is_nested,

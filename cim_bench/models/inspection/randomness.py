@@ -39,7 +39,7 @@ class Evidence:
 
     @property
     def verdict(self) -> str:
-        """One sentence.
+        """Whether the network looks trained, in one sentence.
 
         The limits lie between what random networks of timm show (all norms untouched, ratios of 0.95 to 1.0, CKA of
         0.74 to 0.99) and what trained ones do (timm's trained EfficientNet-Lite0: no norm untouched, CKA of 0.4 to
