@@ -46,7 +46,7 @@ class Unregistered(Evaluator):
 
 def test_a_class_that_other_processes_cannot_import_runs_here_alone(tmp_path: Path) -> None:
     benchmark = replace(demo(), evaluators={"mine": Unregistered()}, only={})
-    reason = "Unregistered is of .*test_resolved, which other processes cannot import"
+    reason = "Unregistered is defined in .*test_resolved, which other processes cannot import"
     with pytest.raises(ValueError, match=reason):
         loads(benchmark)
     runner = Runner(replace(benchmark, executor=replace(benchmark.executor, slots=2)), tmp_path)  # type: ignore[call-arg]
