@@ -16,6 +16,7 @@ from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.shifts import Shift
 from cim_bench.jobs.runner import Runner
 from cim_bench.models.checkpoint import load_checkpoint
+from cim_bench.records.facets import column_name
 from cim_bench.records.record import Record
 from cim_bench.records.store import read_records
 from cim_bench.spec import Data, FromCheckpoint, Machine
@@ -46,7 +47,8 @@ def few(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 def results(folder: Path) -> dict[str, Record]:
-    return {r.measurement.variant: r for r in read_records(folder) if r.measurement}
+    found = [r for r in read_records(folder) if r.measurement]
+    return {column_name(r.measurement.facets, r.protocol.settings): r for r in found if r.measurement}
 
 
 def value(record: Record) -> float:
@@ -75,7 +77,7 @@ def test_clean_top1_shows_that_classes_transform_and_normalisation_are_right(
         machine=MACHINE,
     )  # fmt: skip
     assert Runner(benchmark, tmp_path).run()["lite0/clean"].status == "done"
-    record = results(tmp_path)[""]
+    record = results(tmp_path)["prediction"]
     assert record.measurement is not None
     assert record.measurement.n == 1000
     assert record.measurement.value >= 0.85

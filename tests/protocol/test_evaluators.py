@@ -17,11 +17,13 @@ from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.evals.classifier import make_classifier
 from cim_bench.evals.finetune import Finetune
 from cim_bench.evals.linear_probe import LinearProbe
+from cim_bench.jobs.identity import protocol_info
 from cim_bench.jobs.passes import measure
 from cim_bench.jobs.subjects import random_checkpoint
 from cim_bench.models.backbone import Backbone, load_backbone
 from cim_bench.models.checkpoint import load_checkpoint
 from cim_bench.records.measurement import METRICS, Measurement
+from cim_bench.records.outcomes import facets_by_column, read_outcomes
 from cim_bench.spec import Arch, Data, Machine, Training
 
 SHORT = Training(epochs=2, effective_batch=16, base_lr=1e-2)
@@ -91,10 +93,11 @@ def test_contract(name: str, job: Job) -> None:
     if kind.needs == "classifier":
         assert {key: value.requires_grad for key, value in model.named_parameters()} == wanted
     for file in (context.folder / "outcomes").iterdir():
-        table = pq.read_table(file).to_pandas()
+        kept = read_outcomes(file)
+        table, facets = kept.to_pandas(), facets_by_column(kept, protocol_info(evaluator(name)))
         assert table["id"].is_unique
         last = table.columns[-1]
-        value = next(m.value for m in measurements if m.variant == ("" if last == "prediction" else last))
+        value = next(m.value for m in measurements if m.facets == facets[last])
         assert value == (table[last] == table["label"]).sum() / len(table)
 
 

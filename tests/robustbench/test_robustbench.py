@@ -74,7 +74,8 @@ def job(trained: Job, tmp_path: Path) -> Job:
 
 
 def found(evaluator: RobustBench, model: Backbone, context: Context) -> dict[str, Measurement]:
-    return {m.variant: m for m in evaluator.run(model, context)}
+    """Measurements by what attacked the images, or what they are a mean over."""
+    return {str(*m.facets.values()): m for m in evaluator.run(model, context)}
 
 
 def outcomes(context: Context, part: str = "all") -> Any:
@@ -146,7 +147,10 @@ def test_records_are_like_any_other(job: Job, tmp_path: Path) -> None:
     )
     assert [r.error for r in Runner(benchmark, tmp_path / "out").run().values()] == [""]
     records = list(read_records(tmp_path / "out"))
-    assert [record.measurement.variant for record in records if record.measurement] == ["clean", "autoattack"]
+    assert [record.measurement.facets for record in records if record.measurement] == [
+        {"attack": "clean"},
+        {"attack": "autoattack"},
+    ]
     assert all(record.subject.parent == "p" and record.protocol.version == 1 for record in records)
     assert records[0].protocol.passed["attacks_to_run"] == ["apgd-ce"]
     assert "not standard AutoAttack but apgd-ce alone" in records[0].warnings

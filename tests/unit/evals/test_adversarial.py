@@ -18,10 +18,11 @@ from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import fp32_eval, run_models
 from cim_bench.evals.adversarial import Adversarial, SampleNoise, check_attacked
 from cim_bench.evals.classifier import make_classifier
+from cim_bench.jobs.identity import protocol_info
 from cim_bench.jobs.passes import measure
 from cim_bench.jobs.subjects import random_checkpoint
 from cim_bench.models.backbone import Backbone, load_backbone
-from cim_bench.records.facets import as_255
+from cim_bench.records.facets import as_255, column_name
 from cim_bench.records.outcomes import read_outcomes
 from cim_bench.spec import Arch, Data, Machine
 
@@ -54,7 +55,9 @@ def job(trained: Any, tmp_path: Path) -> tuple[Backbone, Context, Tensor, Tensor
 
 
 def values(evaluator: Adversarial, model: Backbone, context: Context) -> dict[str, float]:
-    return {m.variant: m.value for m in measure(evaluator, model, context)}
+    """Top-1 by the name of the outcome column."""
+    settings = protocol_info(evaluator).settings
+    return {column_name(m.facets, settings): m.value for m in measure(evaluator, model, context)}
 
 
 def test_attacks_hurt_and_clean_is_clean(job: Any) -> None:

@@ -13,12 +13,13 @@ from torch import Tensor
 from cim_bench.benchmark import RandomInit
 from cim_bench.contracts.context import Context
 from cim_bench.data.classes import imagenet_a_wnids, imagenet_r_wnids, imagenet_wnids
-from cim_bench.evals.classes import class_indices, count_notes
+from cim_bench.evals.classes import class_indices, count_warnings
 from cim_bench.evals.shifts import Shift, real_labels
 from cim_bench.jobs.passes import measure
 from cim_bench.jobs.subjects import random_checkpoint
 from cim_bench.models.backbone import Backbone
 from cim_bench.recipes.shifts import imagenet_a, imagenet_r, imagenet_real, imagenet_sketch, imagenet_v2
+from cim_bench.records.facets import column_name
 from cim_bench.spec import Arch, Data, Machine
 
 
@@ -61,8 +62,9 @@ def folders(root: Path, photo: Path, names: tuple[str, ...], count: int = 1) -> 
 
 
 def score(evaluator: Shift, model: Backbone, ctx: Context) -> dict[str, tuple[float, int]]:
+    """Top-1 and count by the name of the outcome column."""
     evaluator.check(model, ctx)
-    return {m.variant: (m.value, m.n) for m in measure(evaluator, model, ctx)}
+    return {column_name(m.facets, {}): (m.value, m.n) for m in measure(evaluator, model, ctx)}
 
 
 @pytest.mark.parametrize("wnids", [imagenet_a_wnids(), imagenet_r_wnids()])
@@ -74,7 +76,7 @@ def test_logits_are_cut_to_the_sets_own_classes(
     outside = next(i for i, wnid in enumerate(imagenet_wnids()) if wnid not in wnids)
     inside = imagenet_wnids().index(wnids[17])
     model = favourite(tiny_arch, outside, inside)
-    assert score(Shift(data=data, crop_pct=1.0), model, ctx) == {"": (1 / 200, 200)}
+    assert score(Shift(data=data, crop_pct=1.0), model, ctx) == {"prediction": (1 / 200, 200)}
 
 
 def test_clean_top1_of_the_same_classes_stands_beside(
@@ -86,7 +88,7 @@ def test_clean_top1_of_the_same_classes_stands_beside(
     ctx = replace(ctx, data=replace(clean, name="clean", root=str(tmp_path / "imagenet"), val_split="val"))
     model = favourite(tiny_arch, 9, 12)
     assert score(Shift(data=shifted, clean=True, crop_pct=1.0), model, ctx) == {
-        "": (1 / 4, 4),
+        "prediction": (1 / 4, 4),
         "clean-4": (2 / 8, 8),
     }
 
@@ -129,7 +131,7 @@ def test_real_labels_skip_empty_and_take_any(tiny_arch: Arch, photo: Path, ctx: 
         shutil.copy(photo, folder / f"ILSVRC2012_val_{number:08d}.JPEG")
     data = Data(name="imagenet-real", root=str(tmp_path / "imagenet"))
     model = favourite(tiny_arch, lists[several][-1])
-    assert score(Shift(data=data, labels="real", crop_pct=1.0), model, ctx) == {"": (1 / 2, 2)}
+    assert score(Shift(data=data, labels="real", crop_pct=1.0), model, ctx) == {"prediction": (1 / 2, 2)}
     with pytest.raises(ValueError, match="ReaL labels go by the names"):
         real_labels("n01440764_10026.JPEG")
 
@@ -149,7 +151,7 @@ def test_ten_classes_on_imagenet_a_are_refused(tiny_arch: Arch, photo: Path, ctx
 def test_custom_sets_go_by_their_own_names(tiny_arch: Arch, photo: Path, ctx: Context, tmp_path: Path) -> None:
     data = folders(tmp_path / "drawings", photo, ("moon", "chelsea"))
     model = Constant(tiny_arch, ("astronaut", "chelsea", "moon"), torch.tensor([9.0, 2.0, 1.0]))
-    assert score(Shift(data=data, crop_pct=1.0), model, ctx) == {"": (1 / 2, 2)}
+    assert score(Shift(data=data, crop_pct=1.0), model, ctx) == {"prediction": (1 / 2, 2)}
     with pytest.raises(ValueError, match=r"e\.g\. sun, are not among the classifier's 3"):
         class_indices(("moon", "sun"), model.classes, "drawings")
 
@@ -160,8 +162,8 @@ def test_another_number_of_images_under_a_released_name_is_noted(
     data = folders(tmp_path / "imagenet-r", photo, imagenet_r_wnids())
     score(Shift(data=data, crop_pct=1.0), favourite(tiny_arch, 1), ctx)
     assert ctx.warnings == ["200 images, where imagenet-r has 30,000"]
-    assert count_notes("imagenet-sketch", 50_000) == count_notes("imagenet-sketch", 50_889) == []
-    assert count_notes("photos-r", 450) == []
+    assert count_warnings("imagenet-sketch", 50_000) == count_warnings("imagenet-sketch", 50_889) == []
+    assert count_warnings("photos-r", 450) == []
 
 
 def test_named_sets() -> None:

@@ -56,6 +56,29 @@ def test_by_hand(subjects: tuple[Path, Path]) -> None:
     assert swapped[6].startswith("-20.0 [")
 
 
+def test_the_result_is_typed(subjects: tuple[Path, Path]) -> None:
+    found = compare_subjects(*subjects)
+    (row,) = found.accuracies
+    assert (row.evaluator, row.benchmark, row.facets, row.name, row.n) == ("finetune", "photos", {}, "", 100)
+    assert (row.a, row.b, row.difference, row.only_a, row.only_b) == (0.8, 0.6, 0.2, 30, 10)
+    one, two = wrong(50, 30, 10, 10)
+    assert row.interval == paired_bootstrap(~one, ~two, seed=0)
+    assert row.p == pytest.approx(0.0022214, rel=1e-4)
+    assert (found.mces, found.footnotes) == ((), ())
+
+
+def test_other_sizes_of_an_attack_are_no_pair(write_job: Write, tmp_path: Path) -> None:
+    """Both are called pgd, as each is the first of its protocol."""
+    flags = wrong(1, 1, 1, 1)[0]
+    for name, eps in (("a", 1 / 255), ("b", 2 / 255)):
+        attack = {"evaluator": "adversarial", "settings": {"eps": [eps]}, "passed": {"eps": [eps]}}
+        keys = (("attack", "clean"),), (("attack", "pgd"), ("eps", eps))
+        write_job(tmp_path / name / "adv", dict.fromkeys(keys, flags), **attack)
+    found = compare_subjects(tmp_path / "a", tmp_path / "b")
+    assert [row.name for row in found.accuracies] == ["clean"]
+    assert found.footnotes == ("adversarial photos: A and B differ in eps",)
+
+
 def test_images_are_joined_by_id(subjects: tuple[Path, Path]) -> None:
     file = subjects[1] / "finetune-1" / "outcomes" / "images-000.parquet"
     before = compare(*subjects)

@@ -28,6 +28,7 @@ from cim_bench.jobs.runner import Runner
 from cim_bench.jobs.subjects import random_checkpoint
 from cim_bench.models.backbone import load_backbone
 from cim_bench.models.checkpoint import save_checkpoint
+from cim_bench.records.facets import FacetKey, facet_key
 from cim_bench.records.record import Record
 from cim_bench.records.store import read_records
 from cim_bench.spec import Arch, Data, FromCheckpoint, Machine, Training
@@ -84,9 +85,9 @@ def by_subject(folder: Path) -> dict[str, list[Record]]:
     return found
 
 
-def numbers(folder: Path) -> dict[tuple[str, str, str], float]:
+def numbers(folder: Path) -> dict[tuple[str, str, FacetKey], float]:
     return {
-        (r.subject.name, r.protocol.evaluator, r.measurement.variant): r.measurement.value
+        (r.subject.name, r.protocol.evaluator, facet_key(r.measurement.facets)): r.measurement.value
         for r in read_records(folder)
         if r.measurement and not r.protocol.partial
     }
@@ -173,6 +174,28 @@ def test_a_killed_pass_goes_on_with_the_next_part(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert set(reads.values()) == {1}
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+
+
+def test_outcomes_of_an_earlier_version_are_continued(
+    benchmark: Benchmark, reads: Counter[str], tmp_path: Path
+) -> None:
+    """Version 0.1.0 kept the same files and columns, and no facets beside them."""
+    evaluators = {"attacks": replace(benchmark.evaluators["attacks"], eps=(1 / 255, 8 / 255), subset=8)}  # type: ignore[type-var]
+    benchmark = replace(benchmark, subjects={"one": benchmark.subjects["one"]}, evaluators=evaluators)
+    Runner(benchmark, tmp_path / "whole").run()
+    first = replace(benchmark, machine=replace(benchmark.machine, subset_only=True))
+    assert Runner(first, tmp_path / "old").run()["one/attacks"].status == "partial"
+    (file,) = (tmp_path / "old").rglob("*.parquet")
+    table = pq.read_table(file)
+    assert table.column_names == ["id", "label", "clean", "fgsm", "fgsm eps=8/255", "pgd", "pgd eps=8/255"]
+    pq.write_table(pa.table({name: table[name].combine_chunks() for name in table.column_names}), file)
+    assert not any(field.metadata for field in pq.read_schema(file))
+    before, stamp = file.read_bytes(), file.stat().st_mtime_ns
+    reads.clear()
+    assert Runner(benchmark, tmp_path / "old").run()["one/attacks"].status == "done"
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == (before, stamp)
+    assert len(reads) == 24 - 8
+    assert numbers(tmp_path / "old") == numbers(tmp_path / "whole")
 
 
 def test_damaged_outcomes_are_named_and_nothing_is_lost(

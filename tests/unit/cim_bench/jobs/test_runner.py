@@ -61,11 +61,12 @@ class Toy(Evaluator):
         val = ctx.val_images()
         outputs, labels = run_models({"m": model}, val, EvalTransform(32, 1.0), machine=ctx.machine)
         predictions = (outputs["m"][:, :4].argmax(dim=1) + self.shift) % 4
-        ctx.save_outcomes(val, labels, {"toy": predictions})
+        ctx.save_outcomes(val, labels, [({"toys.kind": "toy"}, predictions)])
         ctx.warnings.append("a toy")
         value, n = accuracy(predictions, labels)
-        for variant in ("first", "second"):
-            yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, variant=variant)
+        for name in ("first", "second"):
+            facets = {"toys.name": name}
+            yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, facets=facets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ def test_every_job_leaves_records_with_their_provenance(benchmark: Benchmark, tm
     assert attack.subject.checkpoint != weights
     assert (toy.subject.name, toy.subject.method, toy.warnings) == ("random", "random", ("a toy",))
     assert toy.measurement is not None
-    assert (toy.measurement.n, toy.measurement.variant) == (24, "first")
+    assert (toy.measurement.n, toy.measurement.facets) == (24, {"toys.name": "first"})
     assert toy.provenance.data == Runner(benchmark, tmp_path).states.fingerprint(Toy())
     assert toy.provenance.time.endswith("+00:00")
     assert {"torch", "timm"} <= toy.provenance.packages.keys()

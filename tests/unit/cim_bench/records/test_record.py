@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cim_bench.common.files import write_atomic
 from cim_bench.common.hashing import stable_hash
+from cim_bench.records.facets import FACETS
 from cim_bench.records.keys import job_key
 from cim_bench.records.measurement import METRICS, Measurement
 from cim_bench.records.record import ProtocolInfo, Provenance, Record, SubjectInfo
@@ -31,7 +32,10 @@ measurements = st.builds(
     metric=st.sampled_from(sorted(METRICS)),
     value=st.floats(0, 1),
     n=st.integers(1, 10**9),
-    variant=words,
+    facets=st.dictionaries(
+        st.sampled_from(sorted(FACETS)) | words.map("pkg.{}".format),
+        words | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+    ),
 )
 
 
@@ -105,6 +109,11 @@ def test_a_file_of_records_survives_the_round_trip(
         ({"value": 73.2}, "outside"),
         ({"n": 0}, "n=0 samples; nothing was measured"),
         ({"n": -1}, "n=-1"),
+        ({"facets": {"epsilon": 0.1}}, r"no facet is called 'epsilon'; choose one of k, attack, eps, .*mypkg\.epsilon"),
+        ({"facets": {"": "x"}}, "no facet is called ''"),
+        ({"facets": {"eps": math.nan}}, "facet 'eps' is nan; give a finite number"),
+        ({"facets": {"k": True}}, "facet 'k' is True, a bool; give a text or a number"),
+        ({"facets": {"mypkg.k": None}}, "facet 'mypkg.k' is None, a NoneType"),
     ],
 )
 def test_a_number_that_means_nothing_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -131,8 +140,8 @@ def test_a_measurement_is_there_exactly_where_the_job_did_not_fail() -> None:
 
 
 def test_another_schema_is_refused() -> None:
-    line = json.dumps(json.loads(record().to_json()) | {"schema": 2})
-    with pytest.raises(ValueError, match="schema 2 is not 1"):
+    line = json.dumps(json.loads(record().to_json()) | {"schema": 3})
+    with pytest.raises(ValueError, match="schema 3 is not 2"):
         Record.from_json(line)
 
 
@@ -223,7 +232,11 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "{", "null", "[]", "3", '"text"', "{}", '{"schema": 1}', '{"schema": 1, "key": "k", "subject": 3}'],
+    [
+        *("", "{", "null", "[]", "3", '"text"', "{}", '{"schema": 1}', '{"schema": 1, "key": "k", "subject": 3}'),
+        *('{"schema": 1, "measurement": 3}', '{"schema": 1, "measurement": {"variant": "k=1"}, "protocol": []}'),
+        *('{"schema": 2}', '{"schema": 2, "key": "k", "subject": 3}'),
+    ],
 )
 def test_a_damaged_line_is_named_by_file_and_line(tmp_path: Path, line: str) -> None:
     file = tmp_path / "job" / RECORDS_FILE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,15 @@ from cim_bench.evals.corruptions.write import write_corrupted
 from cim_bench.jobs.passes import measure
 from cim_bench.jobs.subjects import random_checkpoint
 from cim_bench.models.backbone import Backbone, load_backbone
+from cim_bench.records.facets import Facets
 from cim_bench.spec import Arch, Data, Machine
 
-ALL = {f"{name}-{severity}" for name in CORRUPTIONS for severity in SEVERITIES}
+ALL = {(name, severity) for name in CORRUPTIONS for severity in SEVERITIES}
+
+
+def damages(found: Iterable[Facets]) -> set[tuple[object, ...]]:
+    """Corruptions with their severity, if they have one."""
+    return {tuple(facets.values()) for facets in found}
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +73,12 @@ def test_released_files_give_75_rows_and_the_subset_comes_first(released: Path, 
     evaluator.check(model, ctx)
     parts = evaluator.parts(ctx)
     assert [part.subset for part in parts] == [True] * 75 + [False] * 75
-    assert {part.variant for part in parts[:75]} == ALL
+    assert damages(part.facets for part in parts[:75]) == ALL
     for part in parts[:75]:  # stratified, and the same images under every corruption
         assert [part.images.image_id(i) for i in range(2)] == [parts[0].images.image_id(i) for i in range(2)]
         assert sorted(part.images.labels() or []) == [0, 1]
     rows = measure(evaluator, model, ctx)
-    assert {m.variant for m in rows} == ALL
+    assert damages(m.facets for m in rows) == ALL
     assert {(m.benchmark, m.n) for m in rows} == {("photos-c", 4)}
     assert ctx.warnings == ["files made by cim-bench data corrupt, not the released ones of photos-c"]
 
@@ -85,7 +92,7 @@ def test_grouped_folders_are_the_same_set(released: Path, model: Backbone, ctx: 
             shutil.copytree(released / name, grouped / group / name)
     flat, nested = (from_files(root).folders() for root in (released, grouped))
     assert flat.keys() == nested.keys() == ALL
-    assert all("weather" in nested[f"fog-{s}"].root for s in SEVERITIES)
+    assert all("weather" in nested["fog", s].root for s in SEVERITIES)
 
 
 def test_a_missing_severity_is_named(released: Path, model: Backbone, ctx: Context, tmp_path: Path) -> None:
@@ -122,13 +129,14 @@ def test_generated_rows_are_those_of_the_files_that_data_corrupt_writes(
     clean = replace(ctx.data, root=str(released.parent / "clean"))
     evaluator = Corruptions(source="generated", crop_pct=1.0, subset=0)
     generated = measure(evaluator, model, replace(ctx, data=clean, folder=tmp_path / "generated"))
-    assert {m.variant for m in generated} == ALL | {"clean"}
+    assert damages(m.facets for m in generated) == ALL | {("clean",)}
     assert {m.benchmark for m in generated} == {"small-c-generated"}
     measure(from_files(released, subset=0), model, replace(ctx, folder=tmp_path / "files"))
     memory = pq.read_table(tmp_path / "generated" / "outcomes" / "images-000.parquet").to_pandas()
-    for variant in ALL:
-        disk = pq.read_table(tmp_path / "files" / "outcomes" / f"{variant}-000.parquet").to_pandas()
-        assert memory[variant].tolist() == disk[variant].tolist(), variant
+    for name, severity in ALL:
+        column = f"{name}-{severity}"
+        disk = pq.read_table(tmp_path / "files" / "outcomes" / f"{column}-000.parquet").to_pandas()
+        assert memory[column].tolist() == disk[column].tolist(), column
 
 
 def test_a_generated_record_says_so(model: Backbone, ctx: Context) -> None:

@@ -148,13 +148,8 @@ def test_a_derived_row_without_a_value_is_a_gap_that_says_why(make: Make) -> Non
 
 
 def test_a_failure_of_known_data_belongs_there_only(make: Make) -> None:
-    frame = records_frame(
-        [
-            make(key="a", facets={"k": 20}),
-            make(key="b", benchmark="cifar10", facets={"k": 20}),
-            make(key="c", error="e"),
-        ]
-    )
+    known = [make(key=key, benchmark=name, facets={"k": 20}) for key, name in (("a", "photos"), ("b", "cifar10"))]
+    frame = records_frame([*known, make(key="c", error="e")])
     frame["benchmark"] = ["photos", "cifar10", "cifar10"]
     frame["facets"] = [{"k": 20}] * 3
     filled = build(TABLE, frame)

@@ -178,8 +178,8 @@ def test_failures_are_dashes_where_they_belong(make: Make, tmp_path: Path) -> No
     )
     write_records(tmp_path / "v", [make(key="", evaluator="adversarial", error="nan")])
     (row, *_) = table(text := report(tmp_path))
-    notes = dict(line[2:].split(" ", 1) for line in text.splitlines() if line.startswith("- "))
-    said = {name: notes.get(cell.split()[-1]) for name, cell in row.items() if cell.startswith("–")}
+    footnotes = dict(line[2:].split(" ", 1) for line in text.splitlines() if line.startswith("- "))
+    said = {name: footnotes.get(cell.split()[-1]) for name, cell in row.items() if cell.startswith("–")}
     assert said == {
         "FGSM (%) ↑": "adversarial failed: nan",
         "PGD (%) ↑": "adversarial failed: nan",
