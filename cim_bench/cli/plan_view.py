@@ -23,6 +23,9 @@ def plan_text(runner: Runner) -> str:
             missing.setdefault((_option(runner, job), reason), Counter())[job.evaluator or "pretrain"] += 1
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     lines.append(f"{len(runner.jobs)} jobs: {counts}" if lines else "no job")
+    shared = Counter(job.shares for job in runner.jobs if job.shares)
+    passes = [f"{name} ({count} jobs)" for name, count in shared.items() if count > 1]
+    lines += [f"jobs that share one pass over their images: {', '.join(passes)}"] if passes else []
     lines += runner.left_out
     if missing:
         lines += ["", "missing, by the option that gives it:"]

@@ -40,6 +40,7 @@ class Worker:
     ) -> None:
         self.slots, self.events = tuple(slots), events
         self.jobs: list[Job] = []
+        self.label = f"slot {self.slots[0] + 1}"  # what lines of progress call its work, or its last work
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", bufsize=1
@@ -51,11 +52,10 @@ class Worker:
         for reader in self.readers:
             reader.start()
 
-    @property
-    def label(self) -> str:
-        """What lines of progress call its work."""
-        more = f" and {len(self.jobs) - 1} more" if len(self.jobs) > 1 else ""
-        return self.jobs[0].name + more if self.jobs else f"slot {self.slots[0] + 1}"
+    def take(self, jobs: list[Job]) -> None:
+        """Note the jobs that it works on from now on."""
+        self.jobs = jobs
+        self.label = jobs[0].name + (f" and {len(jobs) - 1} more" if len(jobs) > 1 else "")
 
     def send(self, jobs: Sequence[Job]) -> None:
         """Give it jobs to run together."""
@@ -129,7 +129,7 @@ class Slots:
                 self.graph.command((), follow=True), environment, taken, self.events
             )
             worker.send(jobs)
-        worker.jobs = jobs
+        worker.take(jobs)
         self.workers[taken[0]] = worker
 
     def wait(self) -> Iterator[JobResult]:
