@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     job.add_argument("file", type=Path, metavar="FILE", help="OUTPUT/benchmarks/HASH.json")
     job.add_argument("names", nargs="*", metavar="NAME", help="jobs, such as CIM/knn; several share one pass")
     _add_load(job)
-    text = "take lists of names as JSON lines from standard input, tell progress as JSON lines on standard output"
+    text = "take lists of names as JSON lines from standard input, tell progress in JSON lines on standard output"
     job.add_argument("--follow", action="store_true", help=text)
     clean = add("clean", "List, and remove if asked to, what the present benchmark of an output folder does not need.")
     clean.add_argument(

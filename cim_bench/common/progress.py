@@ -21,12 +21,18 @@ from rich.progress import (
 
 PLAIN_EVERY_S = 15.0
 EVENT_EVERY_S = 0.5
+PREFIX = "cim-bench-job: "  # begins a line that one process writes for another to read, a JSON object
 
 _listener: TextIO | None = None  # who draws the progress of this process, if another process does
 
 
+def tell(stream: TextIO, **what: object) -> None:
+    """Write one line for another process to read."""
+    print(PREFIX + json.dumps(what), file=stream, flush=True)
+
+
 def report_progress_to(stream: TextIO) -> None:
-    """Have every `Meter` of this process write JSON lines ``{"progress": [title, done, total, note]}`` to a stream."""
+    """Have every `Meter` of this process `tell` ``progress=[title, done, total, note]`` on a stream."""
     global _listener
     _listener = stream
 
@@ -87,7 +93,7 @@ class Meter:
             return
         self.printed = now
         if _listener is not None:
-            print(json.dumps({"progress": [self.title, self.done, self.total, note]}), file=_listener, flush=True)
+            tell(_listener, progress=[self.title, self.done, self.total, note])
             return
         left = (now - self.started) / max(1, self.done - self.begun_at) * (self.total - self.done)
         print(plain_line(self.title, self.done, self.total, left, note), file=sys.stderr, flush=True)

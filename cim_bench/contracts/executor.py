@@ -88,7 +88,7 @@ class Graph(Protocol):
         Args:
             jobs: Several only if they share a pass. The command's exit status is 0 if all of them ended well.
             follow: For jobs of one process: read further jobs from standard input, one JSON list of names a line, and
-                tell progress on standard output, one JSON object a line (``cim-bench job --help``).
+                tell progress and ends of batches on standard output (`cim_bench.jobs.worker.follow`).
         """
         ...
 

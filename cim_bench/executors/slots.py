@@ -9,24 +9,25 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import Any
 
-from cim_bench.common.progress import Board
+from cim_bench.common.progress import PREFIX, Board
 from cim_bench.contracts.executor import Graph, Job, JobResult
 from cim_bench.executors.environment import slot_environment
 
 
 @dataclass(frozen=True)
 class _Event:
-    """Something that a process did: a line on a stream, or its end."""
+    """A line that a process wrote, or its end."""
 
     worker: Worker
-    kind: Literal["output", "error", "exit"]
-    text: str = ""
+    line: str | None
 
 
 class Worker:
-    """A process that runs batches of jobs, with threads that read what it says.
+    """A process that runs batches of jobs, with a thread that reads what it writes.
+
+    Its streams come through one pipe, so that a line is never taken for one of the batch before or after.
 
     Args:
         command: What to start.
@@ -41,16 +42,17 @@ class Worker:
         self.slots, self.events = tuple(slots), events
         self.jobs: list[Job] = []
         self.label = f"slot {self.slots[0] + 1}"  # what lines of progress call its work, or its last work
-        pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", bufsize=1
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            bufsize=1,
         )
-        self.readers = [
-            threading.Thread(target=self._read, args=("error", self.process.stderr), daemon=True),
-            threading.Thread(target=self._read, args=("output", self.process.stdout), daemon=True),
-        ]
-        for reader in self.readers:
-            reader.start()
+        threading.Thread(target=self._read, daemon=True).start()
 
     def take(self, jobs: list[Job]) -> None:
         """Note the jobs that it works on from now on."""
@@ -78,13 +80,12 @@ class Worker:
             self.process.kill()
             self.process.wait()
 
-    def _read(self, kind: Literal["output", "error"], stream: IO[str]) -> None:
-        for line in stream:
-            self.events.put(_Event(self, kind, line.rstrip()))
-        if kind == "output":
-            self.process.wait()
-            self.readers[0].join()  # so that its last words come before its end
-            self.events.put(_Event(self, "exit"))
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.events.put(_Event(self, line.rstrip()))
+        self.process.wait()
+        self.events.put(_Event(self, None))
 
 
 class Slots:
@@ -139,23 +140,20 @@ class Slots:
             worker = event.worker
             if self.workers.get(worker.slots[0]) is not worker:
                 continue  # of a process that was closed
-            if event.kind == "error":
-                self.board.line(worker.label, event.text)
-            elif event.kind == "exit":
+            if event.line is None:
                 self.workers.pop(worker.slots[0])
                 yield from self._end(worker, _death(worker))
                 return
-            elif self._heard(worker, event.text):
+            if self._heard(worker, event.line):
                 yield from self._end(worker, "")
                 return
 
     def _heard(self, worker: Worker, line: str) -> bool:
-        """Show the progress that a worker tells; true if it says that its batch has ended."""
-        try:
-            told: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError:  # of a job of several processes, whose output is text
+        """Show what a worker tells; true if it says that its batch has ended."""
+        if not line.startswith(PREFIX):
             self.board.line(worker.label, line)
             return False
+        told: dict[str, Any] = json.loads(line.removeprefix(PREFIX))
         if "progress" in told:
             self.board.show(worker.label, *told["progress"])
         return bool(told.get("idle")) and bool(worker.jobs)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cim_bench import registry
-from cim_bench.common.progress import report_progress_to
+from cim_bench.common.progress import report_progress_to, tell
 from cim_bench.contracts.executor import Job, JobResult
 from cim_bench.jobs.resolved import FOLDER, read_benchmark
 from cim_bench.jobs.runner import Runner
@@ -64,13 +64,12 @@ def find_jobs(runner: Runner, names: Sequence[str]) -> list[Job]:
 def follow(runner: Runner) -> None:
     """Run batches as they come: a JSON list of job names a line on standard input; its end ends the process.
 
-    On standard output goes one JSON object a line: ``{"progress": [title, done, total, note]}`` now and then, and
-    ``{"idle": true}`` after each batch. Whatever else is printed goes to standard error. A process that has work when
-    its executor dies ends at once: the same command, started again, must find nobody at work on its jobs.
+    Lines that begin with `cim_bench.common.progress.PREFIX` hold a JSON object for the executor: now and then
+    ``{"progress": [title, done, total, note]}``, and ``{"idle": true}`` after each batch. Whatever else is printed is
+    for people. A process that has work when its executor dies ends at once: the same command, started again, must find
+    nobody at work on its jobs.
     """
-    told = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    report_progress_to(told)
+    report_progress_to(sys.stdout)
     batches: queue.Queue[list[str] | None] = queue.Queue()
     busy = threading.Event()
     threading.Thread(target=_read_batches, args=(batches, busy), daemon=True).start()
@@ -78,7 +77,7 @@ def follow(runner: Runner) -> None:
         for _result in runner.run_here(find_jobs(runner, names)):
             pass  # the executor reads how they ended from their records
         busy.clear()
-        print(json.dumps({"idle": True}), file=told, flush=True)
+        tell(sys.stdout, idle=True)
 
 
 def _read_batches(batches: queue.Queue[list[str] | None], busy: threading.Event) -> None:

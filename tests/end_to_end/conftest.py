@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,12 +95,15 @@ def cim_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def shell(command: list[str], tmp_path: Path) -> Run:
     """Run the command as a process of its own in an empty folder, as a user does, and return what it printed."""
 
-    def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str | Path, check: bool = True, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*command, *map(str, arguments)],
             capture_output=True,
             text=True,
             cwd=tmp_path,
+            env={**os.environ, **(environment or {})},
             timeout=HANG_GUARD_S,
             check=False,
         )
