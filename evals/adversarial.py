@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from cim_bench.common.numbers import ROUNDING
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.parts import Part, split_parts
@@ -26,8 +27,6 @@ from cim_bench.records.facets import CLEAN, Facets, as_255
 from cim_bench.records.measurement import Measurement
 from cim_bench.records.outcomes import Count
 from cim_bench.spec import Data
-
-ROUNDING = 1e-6  # (x + eps) - x differs from eps by up to 6e-8 in fp32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,7 +187,7 @@ def command_compare(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """Paired tests of two subjects."""
     from cim_bench.reports.compare import compare
 
-    print(compare(options.a, options.b, seed=options.seed))
+    print(compare(options.a, options.b, seed=options.seed).markdown())
     return 0
 
 

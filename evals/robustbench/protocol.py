@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from cim_bench.common.numbers import ROUNDING
 from cim_bench.common.seeds import sample_seed
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
@@ -45,7 +46,6 @@ from cim_bench.spec import Data
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 ATTACKS = (*STANDARD, "apgd-dlr", "fab")
-ROUNDING = 1e-6  # (x + eps) - x differs from eps by up to 6e-8 in fp32
 
 
 @dataclass(frozen=True, kw_only=True)

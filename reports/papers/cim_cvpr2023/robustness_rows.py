@@ -15,7 +15,7 @@ EVALUATORS = ("adversarial", "corruptions", "shifts")
 SHIFT_TITLES = {"a": "IN-A", "r": "IN-R", "sketch": "IN-SK", "v2": "IN-V2", "real": "IN-ReaL"}
 
 
-# Knobs that say what the column and the data's name say already; the path of a folder is nobody's news.
+# Knobs that say what the column and the data's name say already; the path of a folder is told elsewhere.
 _NAMED = ("attacks", "clean", "data", "source", "subset")
 
 
