@@ -15,6 +15,7 @@ from cim_bench.models.key_contract import load_exact
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
 SIZED = ("vit", "deit", "beit")  # families whose positions belong to an input size
+INDEX = "relative_position_index"  # a constant of relative positions, which timm 1.0.9 counts among BEiT's weights
 Feature = Literal["cls", "mean_patch", "pool"]
 
 
@@ -99,9 +100,13 @@ def create_net(arch: Arch, **model_args: Any) -> Any:
     if arch.name.startswith(SIZED):
         model_args.setdefault("img_size", arch.image_size)
     try:
-        return timm.create_model(arch.name, pretrained=False, **{**arch.options, **model_args})
+        net = timm.create_model(arch.name, pretrained=False, **{**arch.options, **model_args})
     except (TypeError, AssertionError) as error:
         raise ValueError(f"timm's {arch.name} does not take these options {dict(arch.options)}: {error}") from error
+    for module in net.modules():
+        if (index := getattr(module, INDEX, None)) is not None:
+            module.register_buffer(INDEX, index, persistent=False)
+    return net
 
 
 def create_meta_net(arch: Arch, **model_args: Any) -> Any:

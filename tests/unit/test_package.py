@@ -68,6 +68,6 @@ def test_floors_are_what_the_dependencies_promise(pyproject: dict[str, Any]) -> 
     words = [*project["dependencies"], *extras["photos"], *extras["attacks"], *extras["dev"]]
     promised = {wanted.name: wanted.specifier for wanted in map(Requirement, words)}
     assert pins.keys() >= {Requirement(word).name for word in words if word not in extras["dev"]}
-    for name, pin in pins.items():
+    for name, pin in ((name, pin) for name, pin in pins.items() if name in promised):
         versions = [Version(next(iter(found)).version) for found in (pin, promised[name])]
         assert versions[0] == versions[1], f"{name}: {pin} is not the floor of {promised[name]}"

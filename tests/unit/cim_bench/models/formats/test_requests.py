@@ -147,6 +147,8 @@ class TestTag:
             assert "leave .augreg_in21k out of --arch" in other
 
     def test_timms_residual_networks_follow_theirs(self, tmp_path: Path) -> None:
+        if "resnet34.ra4_e3600_r224_in1k" not in timm.list_models("resnet34.*", pretrained=True):
+            pytest.skip(f"timm {timm.__version__} does not know these weights yet")
         state = {k: v.flatten()[0].expand(v.shape) for k, v in timm.create_model("resnet34").state_dict().items()}
         source = saved(tmp_path / "r.pth", state, method="RSB", arch="resnet34.ra4_e3600_r224_in1k")
         assert open_checkpoint(source)[0].meta.mean == (0.5, 0.5, 0.5)
