@@ -44,9 +44,7 @@ def arrows() -> set[tuple[str, str]]:
     used = direct_imports()
     shown = {room: found - {*EVERYWHERE} for room, found in used.items() if room not in EVERYWHERE}
     below = {room: _reachable(shown, room) for room in shown}
-    return {
-        (room, other) for room in shown for other in shown[room] if not any(other in below[b] for b in shown[room])
-    }
+    return {(room, other) for room in shown for other in shown[room] if not any(other in below[b] for b in shown[room])}
 
 
 def _imported(tree: ast.Module, known: set[str]) -> Iterator[str]:
