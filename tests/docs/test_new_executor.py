@@ -1,4 +1,4 @@
-"""The example of `docs/new_executor.md`, in a package of its own: the numbers of the local executor; and bad plug-ins."""
+"""The example of `docs/new_executor.md`, in a package of its own: the numbers of the local executor; bad plug-ins."""
 
 from __future__ import annotations
 
