@@ -1,4 +1,4 @@
-"""The example of `docs/new_executor.md`, in a package of its own: the numbers of the local executor; and bad plug-ins."""
+"""The example of `docs/new_executor.md`, in a package of its own, gives the numbers of ours; and what bad names get."""
 
 from __future__ import annotations
 
