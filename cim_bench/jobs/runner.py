@@ -69,6 +69,7 @@ class Runner:
         """
         check_writable(self.output)
         if is_main():
+            write_benchmark(self.benchmark, self.output)
             for sentence in self.left_out:
                 print(sentence, file=sys.stderr)
         results: dict[str, JobResult] = {}

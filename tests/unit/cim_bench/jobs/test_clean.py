@@ -12,7 +12,6 @@ from cim_bench.cli.main import main
 from cim_bench.evals.knn import KNN
 from cim_bench.executors.local import LocalExecutor
 from cim_bench.jobs.clean import find_outputs, plan_cleaning
-from cim_bench.jobs.resolved import write_benchmark
 from cim_bench.jobs.runner import Runner
 from cim_bench.spec import Arch, Data, FromCheckpoint, Machine
 
@@ -29,11 +28,6 @@ def benchmark(tiny_arch: Arch, small_photos: Data, cpu: Machine) -> Benchmark:
     )
 
 
-def run(benchmark: Benchmark, output: Path) -> None:
-    write_benchmark(benchmark, output)
-    Runner(benchmark, output).run()
-
-
 def reasons(output: Path) -> dict[str, str]:
     plan = plan_cleaning(output)
     return {str(item.path.relative_to(output)): item.reason for item in plan.removable}
@@ -43,7 +37,7 @@ def test_old_keys_failures_and_subjects_that_are_gone(
     benchmark: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
-    run(benchmark, output)
+    Runner(benchmark, output).run()
     (first,) = (output / "random").iterdir()
     (gone,) = (output / "other").iterdir()
     lost = FromCheckpoint(path=str(tmp_path / "lost.pth"))
@@ -52,7 +46,7 @@ def test_old_keys_failures_and_subjects_that_are_gone(
         subjects={"random": benchmark.subjects["random"], "lost": lost},
         evaluators={"knn": KNN(k=(5,))},
     )
-    run(now, output)
+    Runner(now, output).run()
     kept = next(path for path in (output / "random").iterdir() if path != first)
     (kept / "resume.pt").write_bytes(b"0" * 100)
     (output / "lost" / "knn-0123456789ab").mkdir()  # it cannot be told whether the present benchmark needs it
@@ -84,8 +78,8 @@ def test_old_keys_failures_and_subjects_that_are_gone(
 
 
 def test_a_finished_benchmark_keeps_everything(benchmark: Benchmark, tmp_path: Path) -> None:
-    run(benchmark, tmp_path)
-    run(benchmark, tmp_path)
+    Runner(benchmark, tmp_path).run()
+    Runner(benchmark, tmp_path).run()
     assert reasons(tmp_path) == {}
 
 
