@@ -16,6 +16,7 @@ from cim_bench.models.checkpoint import Meta, save_checkpoint
 from cim_bench.records.store import read_records
 from cim_bench.spec import Arch, Data
 from tests.docs.conftest import blocks
+from tests.docs.rooms import ROOT
 
 PAGE = "new_evaluator.md"
 
@@ -44,7 +45,9 @@ def test_installed_listed_and_run_beside_ours_in_two_slots(
     site = installed(PAGE)
     listed = shell(site, "list").stdout
     assert re.search(r"^  nearest_mean +Nearest class mean on frozen features\.$", listed, flags=re.MULTILINE)
-    options = ["--machine.device", "cpu", "--machine.workers", "0", "--evaluators.knn.k", "5"]
+    knob = ["--evaluators.nearest_mean.feature", "mean_patch"]
+    assert " ".join(knob) in (ROOT / "docs" / PAGE).read_text()
+    options = ["--machine.device", "cpu", "--machine.workers", "0", "--evaluators.knn.k", "5", *knob]
     slots = ["--executor.slots", str(min(2, machine_cores()))]
     named = ["--evaluators", "nearest_mean", "knn", "--data.root", small_photos.root]
     made = shell(site, "evaluate", checkpoint, *named, "--output", "out", *slots, *options)
@@ -54,7 +57,8 @@ def test_installed_listed_and_run_beside_ours_in_two_slots(
     assert own.measurement is not None
     assert own.measurement.n == 24
     assert own.protocol.version == 1
-    assert own.protocol.settings == {"type": "NearestMean", "feature": "cls"}
+    assert own.protocol.settings == {"type": "NearestMean", "feature": "mean_patch"}
+    assert own.protocol.passed == {"feature": "mean_patch"}
     assert own.provenance.data == records["knn"].provenance.data
     others = (tmp_path / "out" / "others.md").read_text()
     assert "nearest_mean" in others
