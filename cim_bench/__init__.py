@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cim_bench.data.images import ImageSet as ImageSet
     from cim_bench.data.transforms import EvalTransform as EvalTransform
     from cim_bench.engine.inference import ImageBatch as ImageBatch
+    from cim_bench.engine.inference import Transform as Transform
     from cim_bench.engine.inference import run_models as run_models
     from cim_bench.evals.metrics import accuracy as accuracy
     from cim_bench.executors.local import LocalExecutor as LocalExecutor
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from cim_bench.records.facets import Facets as Facets
     from cim_bench.records.measurement import METRICS as METRICS
     from cim_bench.records.measurement import Measurement as Measurement
+    from cim_bench.records.outcomes import Count as Count
     from cim_bench.records.record import Record as Record
     from cim_bench.spec import Arch as Arch
     from cim_bench.spec import Data as Data
@@ -64,12 +66,13 @@ _HOMES = {
     "cim_bench.contracts.queue": ("JobQueue",),
     "cim_bench.data.images": ("ImageSet",),
     "cim_bench.data.transforms": ("EvalTransform",),
-    "cim_bench.engine.inference": ("ImageBatch", "run_models"),
+    "cim_bench.engine.inference": ("ImageBatch", "Transform", "run_models"),
     "cim_bench.evals.metrics": ("accuracy",),
     "cim_bench.executors.local": ("LocalExecutor",),
     "cim_bench.models.backbone": ("Backbone", "Feature"),
     "cim_bench.records.facets": ("Facets",),
     "cim_bench.records.measurement": ("METRICS", "Measurement"),
+    "cim_bench.records.outcomes": ("Count",),
     "cim_bench.records.record": ("Record",),
     "cim_bench.spec": ("Arch", "Data", "FromCheckpoint", "Machine", "Training"),
 }

@@ -15,7 +15,7 @@ from cim_bench.benchmark import Benchmark, Pretraining
 from cim_bench.common.files import check_writable
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.contracts.executor import Executor, JobResult
-from cim_bench.engine.devices import is_main
+from cim_bench.engine.devices import is_main, process_count
 from cim_bench.executors.local import LocalExecutor
 from cim_bench.jobs.pretraining import pretrain
 from cim_bench.jobs.runner import Runner
@@ -195,6 +195,11 @@ def train_checkpoint(recipe: Pretraining | str, output: str | Path | None = None
     made = registry.load_recipe(recipe) if isinstance(recipe, str) else recipe
     if not isinstance(made, Pretraining):
         raise ValueError(f"{recipe!r} is a {type(made).__name__}, not a pre-training")
+    if made.machine.processes > 1 and process_count() == 1:
+        raise ValueError(
+            f"machine.processes is {made.machine.processes} and this is one process; start the command with "
+            "`accelerate launch`, or train the checkpoint as a subject of a benchmark"
+        )
     name = Path(recipe).stem if isinstance(recipe, str) else made.pretext.method.lower()
     parent = Path(output) if output is not None else Path("runs") / name
     check_writable(parent)

@@ -51,9 +51,11 @@ def make_accelerator(machine: Machine, precision: str = "fp32") -> Accelerator:
     Raises:
         ValueError: If this machine cannot do the precision.
     """
-    AcceleratorState._reset_state(reset_partial_state=machine.device == "cpu")
+    # without this, several processes on a machine without GPU would not know of each other
+    on_cpu = machine.device == "cpu" or (process_count() > 1 and not torch.cuda.is_available())
+    AcceleratorState._reset_state(reset_partial_state=on_cpu)
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
-    return Accelerator(mixed_precision=mixed, cpu=machine.device == "cpu")
+    return Accelerator(mixed_precision=mixed, cpu=on_cpu)
 
 
 def one_thread(_: int) -> None:
