@@ -17,7 +17,7 @@ from typing import Any
 
 from cim_bench import registry
 from cim_bench.benchmark import Benchmark, Pretraining, RandomInit
-from cim_bench.common.files import write_atomic
+from cim_bench.common.files import safe_name, write_atomic
 from cim_bench.common.hashing import stable_hash
 from cim_bench.spec import Arch, Data, FromCheckpoint, Machine, PlugIn, Training
 
@@ -36,7 +36,10 @@ def write_benchmark(benchmark: Benchmark, output: Path) -> Path:
 
     Raises:
         OSError: Naming the file, if it cannot be written.
+        ValueError: If a subject's folder would be that of the file.
     """
+    if taken := [name for name in benchmark.subjects if safe_name(name) == FOLDER]:
+        raise ValueError(f"subject {taken[0]!r} would have the folder of the written benchmarks; give it another name")
     encoded = _encode(benchmark)
     file = output / FOLDER / f"{stable_hash(encoded)[:12]}.json"
     write_atomic(file, json.dumps(encoded, indent=1) + "\n")

@@ -36,6 +36,12 @@ def test_floats_come_back_to_the_last_bit(tmp_path: Path) -> None:
     assert read_benchmark(write_benchmark(benchmark, tmp_path)).evaluators["a"] == adversarial
 
 
+def test_a_subject_does_not_take_the_folder_of_the_benchmarks(tmp_path: Path) -> None:
+    subject = next(iter(demo().subjects.values()))
+    with pytest.raises(ValueError, match="subject 'benchmarks' would have the folder of the written benchmarks"):
+        write_benchmark(replace(demo(), subjects={"benchmarks": subject}), tmp_path)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unregistered(Evaluator):
     """Of this test alone."""
