@@ -17,6 +17,7 @@ from cim_bench.benchmark import Benchmark, RandomInit
 from cim_bench.data.images import ImageSet
 from cim_bench.evals.classifier import make_classifier
 from cim_bench.evals.shifts import Shift
+from cim_bench.executors.local import LocalExecutor
 from cim_bench.jobs.runner import Runner
 from cim_bench.jobs.subjects import random_checkpoint
 from cim_bench.models.backbone import load_backbone
@@ -57,6 +58,7 @@ def main() -> None:
                     evaluators={"shift": Shift(data=data)},
                     data=data,
                     machine=Machine(device="cpu", workers=0, micro_batch=64),
+                    executor=LocalExecutor(slots=1),  # reads are counted in this process
                 )
                 runner = Runner(benchmark, Path(folder) / f"{turn}-{count}")
                 decoded[0], started = 0, time.perf_counter()
