@@ -101,6 +101,7 @@ def evaluate(
         OSError: If `output` cannot be written.
     """
     given = [c if isinstance(c, FromCheckpoint) else FromCheckpoint(path=str(c)) for c in checkpoints]
+    check_checkpoints(given)
     benchmark = make_evaluation(
         given,
         evaluators,
@@ -121,15 +122,11 @@ def make_evaluation(
     executor: Executor,
     seed: int,
 ) -> Benchmark:
-    """The benchmark of existing checkpoints; each is opened once, so that a wrong one stops everything at once.
+    """The benchmark of existing checkpoints.
 
     Raises:
-        ValueError: As in `evaluate`.
+        ValueError: For an unknown evaluator.
     """
-    if not checkpoints:
-        raise ValueError("no checkpoint given; name one or more checkpoint folders or files")
-    for source in checkpoints:
-        open_checkpoint(source)
     named = evaluators if isinstance(evaluators, Mapping) else dict(_named(one) for one in evaluators)
     return Benchmark(
         name="evaluate",
@@ -140,6 +137,18 @@ def make_evaluation(
         executor=executor,
         seed=seed,
     )
+
+
+def check_checkpoints(checkpoints: Sequence[FromCheckpoint]) -> None:
+    """Open each checkpoint once, so that a wrong one stops everything before any work is done.
+
+    Raises:
+        ValueError: If there is none, or one cannot be opened.
+    """
+    if not checkpoints:
+        raise ValueError("no checkpoint given; name one or more checkpoint folders or files")
+    for source in checkpoints:
+        open_checkpoint(source)
 
 
 def _named(evaluator: str | Evaluator) -> tuple[str, Evaluator]:

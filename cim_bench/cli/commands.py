@@ -78,14 +78,14 @@ def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
 def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """A benchmark of existing checkpoints and named evaluators."""
-    from cim_bench.api import make_evaluation
+    from cim_bench.api import check_checkpoints, make_evaluation
     from cim_bench.cli.overrides import override
     from cim_bench.executors.local import LocalExecutor
-    from cim_bench.spec import Data, FromCheckpoint, Machine
+    from cim_bench.spec import Data, Machine
 
     given = [_foreign(options, path) for path in options.checkpoints]
-    if "--help" in fields and not given:
-        given = [FromCheckpoint()]
+    if "--help" not in fields:
+        check_checkpoints(given)
     benchmark = make_evaluation(
         given, options.evaluators, data=Data(), machine=Machine(), executor=LocalExecutor(), seed=options.seed
     )
