@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from cim_bench import registry
 from cim_bench.common.progress import report_progress_to, tell
@@ -70,9 +71,11 @@ def follow(runner: Runner) -> None:
     nobody at work on its jobs.
     """
     report_progress_to(sys.stdout)
+    # A forked loader worker closes sys.stdin, and would wait for ever for a thread that reads from it.
+    stream, sys.stdin = os.fdopen(os.dup(0)), Path(os.devnull).open()
     batches: queue.Queue[list[str] | None] = queue.Queue()
     busy = threading.Event()
-    threading.Thread(target=_read_batches, args=(batches, busy), daemon=True).start()
+    threading.Thread(target=_read_batches, args=(stream, batches, busy), daemon=True).start()
     while (names := batches.get()) is not None:
         for _result in runner.run_here(find_jobs(runner, names)):
             pass  # the executor reads how they ended from their records
@@ -80,8 +83,8 @@ def follow(runner: Runner) -> None:
         tell(sys.stdout, idle=True)
 
 
-def _read_batches(batches: queue.Queue[list[str] | None], busy: threading.Event) -> None:
-    for line in sys.stdin:
+def _read_batches(stream: TextIO, batches: queue.Queue[list[str] | None], busy: threading.Event) -> None:
+    for line in stream:
         busy.set()
         batches.put(json.loads(line))
     if busy.is_set():
