@@ -72,7 +72,7 @@ def follow(runner: Runner) -> None:
     """
     report_progress_to(sys.stdout)
     # A forked loader worker closes sys.stdin, and would wait for ever for a thread that reads from it.
-    stream, sys.stdin = os.fdopen(os.dup(0)), Path(os.devnull).open()
+    stream, sys.stdin = os.fdopen(os.dup(0)), Path(os.devnull).open()  # noqa: SIM115
     batches: queue.Queue[list[str] | None] = queue.Queue()
     busy = threading.Event()
     threading.Thread(target=_read_batches, args=(stream, batches, busy), daemon=True).start()
