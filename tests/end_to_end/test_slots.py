@@ -18,6 +18,7 @@ from tests.processes import wait_until
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SLOTS = ["--executor.slots", "2"]
 LONG = ["--subjects.CIM.training.epochs", "40"]
+LOADERS = ["--machine.workers", "1", "--subjects.CIM.machine.workers", "1"]  # forked by a slot that reads its stdin
 
 pytestmark = pytest.mark.skipif(machine_cores() < 2, reason="two slots need two cores")
 
@@ -53,7 +54,7 @@ def test_killed_and_gone_on_with_two_slots_the_numbers_are_those_of_one(
     shell: Run, command: list[str], recipe_file: Path, tmp_path: Path
 ) -> None:
     shell("run", recipe_file, "--output", "whole", *LONG, "--executor.slots", "1", environment={"OMP_NUM_THREADS": "1"})
-    start = [*command, "run", str(recipe_file), "--output", "cut", *LONG, *SLOTS]
+    start = [*command, "run", str(recipe_file), "--output", "cut", *LONG, *LOADERS, *SLOTS]
     cut = tmp_path / "cut"
 
     def run_until(met: Callable[[], bool], what: str) -> subprocess.Popen[str]:
@@ -80,7 +81,7 @@ def test_killed_and_gone_on_with_two_slots_the_numbers_are_those_of_one(
     assert "blocked CIM/knn needs CIM/pretrain" in said
     assert training
 
-    third = shell("run", recipe_file, "--output", "cut", *LONG, *SLOTS)
+    third = shell("run", recipe_file, "--output", "cut", *LONG, *LOADERS, *SLOTS)
     assert "failed" not in third.stderr
     assert not list(cut.rglob("*-failed"))
     assert losses(cut) == losses(tmp_path / "whole")
