@@ -72,14 +72,12 @@ def test_killed_and_gone_on_with_two_slots_the_numbers_are_those_of_one(
 
     reached = steps(cut)
     second = run_until(lambda: steps(cut) > reached + 20, "further training steps")
-    training = next(slot for slot in workers(second) if b"--follow" in Path(f"/proc/{slot}/cmdline").read_bytes())
     for slot in workers(second):
         os.kill(slot, signal.SIGKILL)
     said = second.communicate()[1]
     assert second.returncode == 1
     assert "failed  CIM/pretrain its process was ended by SIGKILL" in said
     assert "blocked CIM/knn needs CIM/pretrain" in said
-    assert training
 
     third = shell("run", recipe_file, "--output", "cut", *LONG, *LOADERS, *SLOTS)
     assert "failed" not in third.stderr
