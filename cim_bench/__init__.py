@@ -43,6 +43,14 @@ if TYPE_CHECKING:
     from cim_bench.executors.local import LocalExecutor as LocalExecutor
     from cim_bench.models.backbone import Backbone as Backbone
     from cim_bench.models.backbone import Feature as Feature
+    from cim_bench.models.formats.format import Check as Check
+    from cim_bench.models.formats.format import Format as Format
+    from cim_bench.models.formats.normalisation import CLIP as CLIP
+    from cim_bench.models.formats.normalisation import IMAGENET as IMAGENET
+    from cim_bench.models.formats.normalisation import INCEPTION as INCEPTION
+    from cim_bench.models.formats.normalisation import Beside as Beside
+    from cim_bench.models.formats.normalisation import Cited as Cited
+    from cim_bench.models.formats.normalisation import Switch as Switch
     from cim_bench.records.facets import Facets as Facets
     from cim_bench.records.measurement import METRICS as METRICS
     from cim_bench.records.measurement import Measurement as Measurement
@@ -70,6 +78,8 @@ _HOMES = {
     "cim_bench.evals.metrics": ("accuracy",),
     "cim_bench.executors.local": ("LocalExecutor",),
     "cim_bench.models.backbone": ("Backbone", "Feature"),
+    "cim_bench.models.formats.format": ("Check", "Format"),
+    "cim_bench.models.formats.normalisation": ("CLIP", "IMAGENET", "INCEPTION", "Beside", "Cited", "Switch"),
     "cim_bench.records.facets": ("Facets",),
     "cim_bench.records.measurement": ("METRICS", "Measurement"),
     "cim_bench.records.outcomes": ("Count",),

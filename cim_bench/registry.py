@@ -58,6 +58,7 @@ RECIPES: Mapping[str, str] = {
     "imagenet_v2": "cim_bench.recipes.shifts:imagenet_v2",
     "imagenet_real": "cim_bench.recipes.shifts:imagenet_real",
 }
+FORMATS: Mapping[str, str] = {}  # checkpoint formats of other packages; ours: models/formats/catalogue
 TABLES: Mapping[str, str] = {
     "cim_cvpr2023": "cim_bench.reports.papers.cim_cvpr2023.tables:report",
     "matrix": "cim_bench.reports.papers.cim_cvpr2023.matrix:report",
@@ -66,6 +67,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "pretexts": PRETEXTS,
     "evaluators": EVALUATORS,
     "executors": EXECUTORS,
+    "formats": FORMATS,
     "recipes": RECIPES,
     "tables": TABLES,
 }

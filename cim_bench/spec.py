@@ -147,6 +147,10 @@ class FromCheckpoint:
         pretrain_data: Image set of the pre-training, e.g. ``IN-22K``, which no file tells.
         published: Where the weights can be had, for ``--plan``.
         allow_pickle: Load a file that is more than tensors. **It can run any code**: only for files you trust.
+        format: Public format that it must be, by name, or a .py file with a `Format` of your own, which is executed.
+            Empty: recognised from its keys and values.
+        normalisation: Input normalisation, where the file does not tell it: mean and std of ``imagenet``, of
+            ``inception`` (0.5), of ``clip`` or of ``sat493m``. One that the file contradicts is refused.
     """
 
     path: str = ""
@@ -158,6 +162,8 @@ class FromCheckpoint:
     pretrain_data: str = ""
     published: str = ""
     allow_pickle: bool = False
+    format: str = ""
+    normalisation: Literal["", "imagenet", "inception", "clip", "sat493m"] = ""
 
 
 class PlugIn:

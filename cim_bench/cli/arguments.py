@@ -104,6 +104,15 @@ def _add_foreign(parser: argparse.ArgumentParser) -> None:
     """What a public checkpoint cannot tell about itself."""
     parser.add_argument("--method", default="", help="the method, where keys do not tell it; another one is refused")
     parser.add_argument("--arch", default="", help="the architecture, where shapes do not tell it; others are refused")
+    parser.add_argument(
+        "--format", default="", metavar="NAME", help="read it as this format, or that of a .py file (IT IS EXECUTED)"
+    )
+    parser.add_argument(
+        "--normalisation",
+        default="",
+        choices=("imagenet", "inception", "clip", "sat493m"),
+        help="input normalisation, where the file does not tell it; inception is a mean and std of 0.5",
+    )
     parser.add_argument("--image-size", type=int, default=None, help="input size to resample positions to")
     parser.add_argument("--epochs", type=float, default=None, help="pre-training epochs, where the file does not tell")
     parser.add_argument(

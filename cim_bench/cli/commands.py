@@ -26,6 +26,8 @@ def _foreign(options: argparse.Namespace, path: str) -> FromCheckpoint:
         image_size=options.image_size,
         epochs=options.epochs,
         allow_pickle=options.allow_pickle,
+        format=options.format,
+        normalisation=options.normalisation,
     )
 
 

@@ -15,6 +15,10 @@ from cim_bench.spec import Data, difference, settings
 
 def subject_info(name: str, meta: Meta) -> SubjectInfo:
     """Identity of a checkpoint as records carry it."""
+    told = meta.recipe
+    recognised = (
+        f"{told['format']}: {told['evidence']}; normalisation: {told['normalisation']}" if "evidence" in told else ""
+    )
     return SubjectInfo(
         name=name,
         method=meta.method,
@@ -25,6 +29,7 @@ def subject_info(name: str, meta: Meta) -> SubjectInfo:
         pretrain_data=meta.pretrain_data,
         passed=meta.passed,
         job=meta.key,
+        recognised=recognised,
     )
 
 

@@ -14,7 +14,7 @@ from cim_bench.models.checkpoint import Checkpoint
 from cim_bench.models.key_contract import load_exact
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
-SIZED = ("vit", "deit", "beit")  # families whose positions belong to an input size
+SIZED = ("vit", "deit", "beit", "eva")  # families whose positions belong to an input size
 INDEX = "relative_position_index"  # a constant of relative positions, which timm 1.0.9 counts among BEiT's weights
 Feature = Literal["cls", "mean_patch", "pool"]
 

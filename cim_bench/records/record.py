@@ -28,6 +28,7 @@ class SubjectInfo:
         pretrain_data: Image set of the pre-training; empty where nobody told.
         passed: Settings of the pretext that differ from the method's defaults.
         job: Key of the job that made the weights; empty for random and foreign ones.
+        recognised: What told the format and the normalisation of a foreign file; "as told" where the user did.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SubjectInfo:
     pretrain_data: str = ""
     passed: Mapping[str, Any] = field(default_factory=dict)
     job: str = ""
+    recognised: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from torch import nn
 
 from cim_bench.models.backbone import create_net, load_backbone
 from cim_bench.models.checkpoint import Meta, save_checkpoint
-from cim_bench.models.formats.architectures import RequestedArch, parse_arch
+from cim_bench.models.formats.measure import RequestedArch, parse_arch
 from cim_bench.models.formats.opening import LoadReport, checkpoint_kind, open_checkpoint
 from cim_bench.models.positions import interpolate_positions, sincos_positions
 from cim_bench.spec import Arch, FromCheckpoint

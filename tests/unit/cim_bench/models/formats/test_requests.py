@@ -15,7 +15,7 @@ from cim_bench.models.backbone import create_net, load_backbone
 from cim_bench.models.checkpoint import Meta, save_checkpoint
 from cim_bench.models.formats.format import readable
 from cim_bench.models.formats.opening import checkpoint_kind, open_checkpoint
-from cim_bench.models.formats.recognise import sincos_table_of
+from cim_bench.models.formats.checks import NO_SINCOS, SINCOS, SINCOS_MOCO3, sincos_table_of
 from cim_bench.models.positions import sincos_positions
 from cim_bench.spec import Arch, FromCheckpoint
 
@@ -189,10 +189,10 @@ class TestValues:
 class TestPositions:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
     def test_whose_table_it_is(self, dtype: torch.dtype) -> None:
-        assert sincos_table_of(sincos_positions(384, 14).to(dtype)) == "mae"
-        assert sincos_table_of(moco3_positions(384, 14).to(dtype)) == "moco3"
-        assert sincos_table_of(torch.randn(1, 197, 384).to(dtype)) == "none"
-        assert sincos_table_of(torch.tensor(1.0)) == "none"
+        assert sincos_table_of(sincos_positions(384, 14).to(dtype)) == SINCOS
+        assert sincos_table_of(moco3_positions(384, 14).to(dtype)) == SINCOS_MOCO3
+        assert sincos_table_of(torch.randn(1, 197, 384).to(dtype)) == NO_SINCOS
+        assert sincos_table_of(torch.tensor(1.0)) == NO_SINCOS
 
     def test_moco_v3s_encoder_needs_no_name_and_gets_its_heads(self, tmp_path: Path) -> None:
         state = create_net(Arch(name="vit_small_patch16_224"), num_classes=0).state_dict()
