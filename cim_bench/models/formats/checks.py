@@ -45,11 +45,11 @@ def sincos_table_of(positions: Tensor) -> str:
     return SINCOS_MOCO3 if float((found - swapped).abs().max()) < tolerance else NO_SINCOS
 
 
-def positions(expect: str, key: str = "pos_embed") -> Check:
+def positions(expect: str) -> Check:
     """Which fixed table the positions are, if any: `SINCOS`, `SINCOS_MOCO3` or `NO_SINCOS`."""
 
     def look(state: State) -> str:
-        return next((sincos_table_of(value) for name, value in state.items() if name.endswith(key)), NO_SINCOS)
+        return sincos_table_of(state["pos_embed"]) if "pos_embed" in state else NO_SINCOS
 
     return Check(look, expect)
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from cim_bench.models.formats.catalogue.common import HEAD, POOLED_HEAD
 from cim_bench.models.formats.catalogue.dino import without_class_position
-from cim_bench.models.formats.checks import SINCOS, positions
 from cim_bench.models.formats.format import Format
 from cim_bench.models.formats.normalisation import IMAGENET, Beside
 
@@ -28,7 +27,6 @@ NAMES = (
     (PREFIX + r"layernorm\.", "norm."),
     (PREFIX + r"pooler\.layernorm\.", "fc_norm."),
     (r"^embeddings\.cls_token$", "cls_token"),
-    (r"^embeddings\.register_tokens$", "reg_token"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"\.layernorm_before\.", ".norm1."),
@@ -52,12 +50,12 @@ def joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     changed = dict(state)
     for name in [key for key in state if key.endswith(".attn.query.weight")]:
         block = name.removesuffix("query.weight")
-        parts = {k.removeprefix(block): changed.pop(k) for k in state if k.startswith(block) and k[len(block)] in "qkv"}
-        changed[f"{block}qkv.weight"] = torch.cat([parts[f"{one}.weight"] for one in ("query", "key", "value")])
-        if "key.bias" in parts:
-            changed[f"{block}qkv.bias"] = torch.cat([parts[f"{one}.bias"] for one in ("query", "key", "value")])
-        elif "query.bias" in parts:
-            changed |= {f"{block}q_bias": parts["query.bias"], f"{block}v_bias": parts["value.bias"]}
+        for kind in ("weight", "bias"):
+            parts = [f"{block}{one}.{kind}" for one in ("query", "key", "value")]
+            if all(part in changed for part in parts):  # else what is there keeps its name, and will not fit
+                changed[f"{block}qkv.{kind}"] = torch.cat([changed.pop(part) for part in parts])
+            elif kind == "bias" and parts[0] in changed and parts[2] in changed:
+                changed |= {f"{block}q_bias": changed.pop(parts[0]), f"{block}v_bias": changed.pop(parts[2])}
     return changed
 
 
@@ -102,7 +100,7 @@ _beit = partial(
 
 HUGGINGFACE_FORMATS = (
     _mae(name="Hugging Face ViTMAE", has=(QUERY, r"^decoder\."), dropped=(r"^decoder\.",)),
-    _mae(name="Hugging Face ViTMAE encoder", checks=(positions(SINCOS, r"embeddings.position_embeddings"),)),
+    _mae(name="Hugging Face ViTMAE encoder"),
     _vit(name="Hugging Face ViT"),
     _vit(
         name="Hugging Face ViT classifier",
@@ -114,6 +112,7 @@ HUGGINGFACE_FORMATS = (
     _dinov2(
         name="Hugging Face Dinov2 with registers",
         has=(QUERY, r"embeddings\.register_tokens$"),
+        rename=(*NAMES, (r"^embeddings\.register_tokens$", "reg_token")),
         rearrange=lambda state: without_class_position(joined(state)),
         resample="antialias",
         source=CODE.format("dinov2_with_registers"),

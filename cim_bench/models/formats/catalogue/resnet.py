@@ -102,6 +102,7 @@ RESNET_FORMATS = (
     _solo(
         name="BYOL (solo-learn)",
         method="BYOL",
+        has=(r"^backbone\." + RESNET_KEY, r"^momentum_backbone\."),
         dropped=(r"^(momentum_backbone|(momentum_)?(projector|predictor|classifier))\.",),
         checks=(Check(byol_of_solo_learn, BYOL),),
     ),

@@ -203,7 +203,7 @@ class TestPositions:
         assert load_backbone(checkpoint, what="it").net.blocks[0].attn.num_heads == 12
         assert "is MoCo v3 encoder for DeiT, DINO was asked for" in refusal(replace(source, method="DINO"))
         head = {"head.weight": torch.zeros(1000, 384), "head.bias": torch.zeros(1000)}
-        assert "but its positions are MoCo v3's fixed sin-cos table" in refusal(
+        assert "for its positions are MoCo v3's fixed sin-cos table" in refusal(
             saved(tmp_path / "linear.pth", state | head, method="DeiT")
         )
 
@@ -221,7 +221,7 @@ class TestClassifiersInOtherNames:
         state = {k.replace("backbone.fc", "head.fc"): v for k, v in under("backbone.", resnet).items()}
         state["neck.reduction.weight"] = torch.ones(2)
         text = refusal(saved(tmp_path / "x.pth", {"state_dict": state}, method="SimCLR"))
-        assert "near OpenMMLab ResNet, but it has head.fc.weight/bias" in text
+        assert "it has the keys of OpenMMLab ResNet, and head.fc.weight, head.fc.bias, which no such file has" in text
 
 
 def test_several_formats_in_one_file(tmp_path: Path) -> None:
