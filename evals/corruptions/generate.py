@@ -17,11 +17,18 @@ from torch import Tensor
 from cim_bench.evals.corruptions import blur, digital, noise, weather
 from cim_bench.evals.corruptions.digital import jpeg
 from cim_bench.evals.corruptions.ops import generator
-from cim_bench.evals.corruptions.weather import frost_identity
+from cim_bench.evals.corruptions.weather import frost_identity, frost_source
 
 __all__ = [
-    *("CORRUPTIONS", "SEVERITIES", "VERSION", "corrupt", "corrupt_as_released"),
-    *("frost_identity", "frost_source", "identity", "jpeg"),
+    "CORRUPTIONS",
+    "SEVERITIES",
+    "VERSION",
+    "corrupt",
+    "corrupt_as_released",
+    "frost_identity",
+    "frost_source",
+    "identity",
+    "jpeg",
 ]
 VERSION = 1  # raise it whenever other pixels come out
 SEVERITIES = (1, 2, 3, 4, 5)
