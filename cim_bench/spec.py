@@ -99,7 +99,8 @@ class Machine:
     """How the work is fitted to this machine; nothing here belongs to a job's key.
 
     All of it leaves numbers as they are, to rounding, but for `micro_batch` where a pass is a unit of the method:
-    statistics of BatchNorm, and what mixup, cutmix and drop path draw. Records name this limit.
+    statistics of BatchNorm in networks that train, and what mixup, cutmix, drop path and AutoAttack draw. Records name
+    this limit.
 
     Attributes:
         device: ``auto`` takes the accelerator if there is one; ``cpu`` never does.

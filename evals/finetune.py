@@ -109,6 +109,7 @@ class Finetune(Evaluator):
             machine=ctx.machine,
             seed=ctx.seed,
             folder=ctx.folder,
+            key=ctx.key,
             title="fine-tune",
         )
         classifier.eval()

@@ -41,6 +41,9 @@ def mae_linear_training() -> Training:
 class LinearProbe(Evaluator):
     """Linear probing, MAE's protocol: LARS, BatchNorm without affine, frozen backbone.
 
+    BatchNorm takes the statistics of the effective batch, however devices and passes share it; MAE's, those of the 512
+    images of one GPU.
+
     Attributes:
         training: Schedule of the head.
         feature: Which vector the head sees; part of the protocol.
@@ -48,7 +51,7 @@ class LinearProbe(Evaluator):
         crop_pct: Of the evaluation transform.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
 
     training: Training = field(default_factory=mae_linear_training)
@@ -65,7 +68,7 @@ class LinearProbe(Evaluator):
         seed_all(ctx.seed, "head")
         machine = ctx.machine
         head = make_head(queries["f"].shape[1], len(train.classes))
-        probe: nn.Module
+        probe: FeatureProbe
         samples: TrainSet
         if self.augment == "crop":
             probe = Probe(model, head, self.feature)
@@ -82,6 +85,7 @@ class LinearProbe(Evaluator):
             machine=machine,
             seed=ctx.seed,
             folder=ctx.folder,
+            key=ctx.key,
             title="linear probe",
         )
         clear_resume(ctx.folder)
@@ -108,30 +112,32 @@ def lars_groups(head: nn.Sequential) -> list[dict[str, Any]]:
     ]
 
 
-class Probe(nn.Module):
-    """A head on a frozen backbone; the loss flows into the head alone."""
-
-    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature) -> None:
-        super().__init__()
-        self.backbone, self.head, self.kind = backbone.requires_grad_(False).eval(), head, feature
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy of uint8 images."""
-        with torch.no_grad():
-            features = self.backbone.feature(batch["image"].float() / 255, self.kind)
-        return {"loss": F.cross_entropy(self.head(features), batch["label"])}
-
-
 class FeatureProbe(nn.Module):
-    """A head on features that were extracted before."""
+    """A head that is trained on features of the whole effective batch, which were extracted before."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
+    def frozen_features(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Features and labels of one pass."""
+        return {"feature": batch["feature"], "label": batch["label"]}
+
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cross entropy of features."""
         return {"loss": F.cross_entropy(self.head(batch["feature"]), batch["label"])}
+
+
+class Probe(FeatureProbe):
+    """Likewise, on features of uint8 images that a frozen backbone makes."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature) -> None:
+        super().__init__(head)
+        self.backbone, self.kind = backbone.requires_grad_(False).eval(), feature
+
+    def frozen_features(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Features and labels of one pass."""
+        return {"feature": self.backbone.feature(batch["image"].float() / 255, self.kind), "label": batch["label"]}
 
 
 class Features(torch.utils.data.Dataset[dict[str, Any]]):

@@ -7,11 +7,13 @@ modestyachts/ImageNetV2 for folders named by number; google-research/reassessed-
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import ClassVar, Literal
 
 import torch
@@ -57,6 +59,10 @@ class Shift(SetEvaluator):
         """The shifted set, and the clean one if it is measured."""
         own = ((self.data, self.data.val_split),)
         return (*own, (data, data.val_split)) if self.clean else own
+
+    def identity(self, data: Data) -> dict[str, str]:
+        """The list of ReaL labels that the installed timm ships."""
+        return {"real labels": hashlib.sha256(_real_file().read_bytes()).hexdigest()} if self.labels == "real" else {}
 
     def check(self, model: Backbone, ctx: Context) -> None:
         """Every folder must be a class of the classifier; numbers and ReaL labels need ImageNet's 1,000."""
@@ -164,6 +170,9 @@ def real_labels(file: str) -> list[int]:
 
 @functools.cache
 def _real_list() -> list[list[int]]:
-    text = resources.files("timm").joinpath("data", "_info", "imagenet_real_labels.json").read_text()
-    found: list[list[int]] = json.loads(text)
+    found: list[list[int]] = json.loads(_real_file().read_bytes())
     return found
+
+
+def _real_file() -> Traversable:
+    return resources.files("timm").joinpath("data", "_info", "imagenet_real_labels.json")

@@ -91,7 +91,7 @@ class Context:
             ids = [images.image_id(i) for i in range(len(images))]
             pairs = [({}, predictions)] if isinstance(predictions, Tensor) else predictions
             answers = [(facets, values.numpy()) for facets, values in pairs]
-            write_outcomes(outcomes_file(self.folder, part), ids, labels.numpy(), answers, self.protocol)
+            write_outcomes(outcomes_file(self.folder, part), ids, labels.numpy(), answers, self.protocol, self.key)
 
     def save_classifier(self, state: Mapping[str, Tensor], meta: Meta) -> None:
         """Keep the fine-tuned child checkpoint, which classifier evaluators use."""

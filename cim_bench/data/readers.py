@@ -79,17 +79,6 @@ class TorchvisionReader:
         return f"{self.name}/{index}"
 
 
-def sample_identity(reader: Any, index: int) -> list[Any]:
-    """Id, size in bytes and label of an image, for a fingerprint; the id alone where a reader lists no samples."""
-    name = reader.filename(index)
-    samples = getattr(reader, "samples", None)
-    if samples is None:
-        return [name]
-    source = samples[index][0]
-    size = source.size if hasattr(source, "size") else Path(source).stat().st_size
-    return [name, int(size), sample_label(reader, index)]
-
-
 def sample_label(reader: Any, index: int) -> int:
     """Label of an image of a reader that lists its samples: in a list of its own (tar) or beside the path."""
     targets = getattr(reader, "targets", None)

@@ -15,15 +15,16 @@ class TrainingLog:
 
     Args:
         folder: The job's.
-        start: First step of this run; lines of that step and later ones, which a killed run left, are removed.
+        start: First step of this run; lines of that step and later ones, which a killed run left, are removed, and so
+            are those that tell no step.
         main: Whether this process writes.
     """
 
     def __init__(self, folder: Path, start: int, main: bool) -> None:
         self.main, self.path = main, folder / LOG
         if main:
-            lines = self.path.read_text().splitlines() if self.path.exists() else []
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < start]
+            lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
+            kept = [line for line in lines if 0 <= _step(line) < start]
             self.path.write_text("".join(line + "\n" for line in kept))
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
 
@@ -42,3 +43,12 @@ class TrainingLog:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for key, value in values.items():
             self.board.add_scalar(key, value, step)
+
+
+def _step(line: str) -> int:
+    """The step of a line; -1 if it tells none."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return -1
+    return step if isinstance(step, int) else -1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cim_bench.common.errors import one_sentence
 from cim_bench.common.files import safe_name
-from cim_bench.engine.fit import RESUME
+from cim_bench.engine.resume import RESUME
 from cim_bench.jobs.resolved import FOLDER
 from cim_bench.jobs.runner import Runner
 from cim_bench.jobs.worker import open_runner
@@ -124,7 +124,7 @@ def _reason(path: Path, is_subject: bool, folders: dict[Path, bool], unknown: di
 
 
 def _resume_points(folders: dict[Path, bool]) -> Iterator[Path]:
-    return (folder / RESUME for folder, finished in folders.items() if finished and (folder / RESUME).exists())
+    return (path for folder, finished in folders.items() if finished for path in folder.glob(f"{RESUME}*"))
 
 
 def _removable(path: Path, reason: str) -> Removable:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.engine.devices import is_main, make_accelerator
-from cim_bench.jobs.identity import protocol_info, subject_info
+from cim_bench.jobs.identity import subject_info
 from cim_bench.jobs.passes import measurements, passes
 from cim_bench.jobs.state import Evaluation, JobStates
 from cim_bench.models.backbone import Backbone, load_backbone
 from cim_bench.models.checkpoint import load_checkpoint
 from cim_bench.records.measurement import Measurement
 from cim_bench.records.record import Record
-from cim_bench.records.store import PARTIAL, RECORDS_FILE, write_records
+from cim_bench.records.store import PARTIAL, is_finished, write_records
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class Evaluations:
         if not found:
             raise ValueError(f"{evaluation.job.evaluator} measured nothing")
         folder = evaluation.folder / PARTIAL if partial else evaluation.folder
-        if not is_main() or (folder / RECORDS_FILE).exists():
+        if not is_main() or is_finished(folder, evaluation.key):
             return
         common: dict[str, Any] = {
             "key": evaluation.key,
             "subject": subject_info(evaluation.job.subject, evaluation.meta),
-            "protocol": protocol_info(evaluation.evaluator, partial=partial),
+            "protocol": replace(evaluation.protocol, partial=partial),
             "provenance": self.states.provenance(
                 duration_s=time.monotonic() - started, data=self.states.fingerprint(evaluation.evaluator)
             ),

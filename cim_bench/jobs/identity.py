@@ -33,15 +33,20 @@ def subject_info(name: str, meta: Meta) -> SubjectInfo:
     )
 
 
-def protocol_info(evaluator: Evaluator, *, partial: bool = False) -> ProtocolInfo:
-    """An evaluator's name, version, all knobs, and those that differ from its defaults."""
+def protocol_info(evaluator: Evaluator, data: Data | None = None) -> ProtocolInfo:
+    """An evaluator's name, version, all knobs, and those that differ from its defaults.
+
+    Args:
+        evaluator: The protocol.
+        data: The benchmark's, for what else its numbers depend on.
+    """
     resolved, defaults = _knobs(evaluator), _knobs(type(evaluator)())
     return ProtocolInfo(
         evaluator=registry.name_of("evaluators", type(evaluator)),
         version=type(evaluator).version,
         settings=resolved,
         passed=difference(resolved, defaults),
-        partial=partial,
+        identity={} if data is None else dict(evaluator.identity(data)),
     )
 
 

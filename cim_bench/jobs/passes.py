@@ -18,7 +18,7 @@ from cim_bench.jobs.identity import protocol_info
 from cim_bench.models.backbone import Backbone
 from cim_bench.records.facets import FacetKey
 from cim_bench.records.measurement import Measurement
-from cim_bench.records.outcomes import outcomes_file, read_outcomes, tally
+from cim_bench.records.outcomes import check_kept, outcomes_file, tally
 
 
 def passes(
@@ -76,8 +76,7 @@ def _is_kept(part: Part, ctx: Context) -> bool:
     if not file.exists():
         return False
     ids = [part.images.image_id(i) for i in range(len(part.images))]
-    if read_outcomes(file)["id"].to_pylist() != ids:  # parts cut otherwise would count images twice, or never
-        raise ValueError(f"{file} holds other images than this part's {len(ids)}; delete it and run again")
+    check_kept(file, ctx.key, ids, part.images.labels())
     return True
 
 

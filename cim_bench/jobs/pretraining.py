@@ -15,8 +15,8 @@ from cim_bench.engine.devices import make_accelerator
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.samples import Augmented
 from cim_bench.engine.schedule import weight_decay_groups
-from cim_bench.jobs.subjects import CHECKPOINT
-from cim_bench.models.checkpoint import META, Meta, read_meta, save_checkpoint
+from cim_bench.jobs.subjects import CHECKPOINT, is_trained
+from cim_bench.models.checkpoint import Meta, read_meta, save_checkpoint
 from cim_bench.spec import difference, settings
 
 HELD_OUT_IMAGES = 512
@@ -32,9 +32,12 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
 
     Returns:
         The checkpoint's identity; that of the existing one if the job was finished before.
+
+    Raises:
+        ValueError: If the folder holds the checkpoint of another job.
     """
     target = folder / CHECKPOINT
-    if (target / META).exists() and read_meta(target).key == key:
+    if is_trained(folder, key):
         return read_meta(target)
     images = ImageSet(recipe.data, recipe.data.train_split)
     seed_all(recipe.seed, "weights")
@@ -48,6 +51,7 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
         machine=recipe.machine,
         seed=recipe.seed,
         folder=folder,
+        key=key,
         title=f"pretrain {recipe.pretext.method}",
         after_step=model.after_step,
         validate=lambda: held_out(model, recipe),

@@ -12,10 +12,21 @@ RECORDS_FILE = "records.jsonl"
 PARTIAL = "partial"  # folder of the records of a subset, below the job's own
 
 
-def is_finished(folder: Path) -> bool:
-    """True where a job left its records."""
+def is_finished(folder: Path, key: str) -> bool:
+    """True where a job left its records.
+
+    Args:
+        folder: The job's, or that of its subset below it.
+        key: The job's.
+
+    Raises:
+        ValueError: Naming the file, if it is damaged or holds records of another job.
+    """
     file = folder / RECORDS_FILE
-    return file.exists() and all(r.measurement is not None for r in read_records(file))
+    found = list(read_records(file)) if file.exists() else []
+    if other := next((record.key for record in found if record.key != key), ""):
+        raise ValueError(f"{file} holds records of another job ({other[:12]}); move it away and run again")
+    return bool(found) and all(record.measurement is not None for record in found)
 
 
 def write_records(folder: Path, records: Iterable[Record]) -> None:
@@ -55,7 +66,8 @@ def read_runs(path: Path) -> list[tuple[Record, Path]]:
         folder = file.parent
         if folder.name == PARTIAL:
             folder = folder.parent
-            if (folder / RECORDS_FILE).exists():
+            whole = folder / RECORDS_FILE
+            if whole.exists() and whole.stat().st_size:
                 continue
         found.extend((record, folder) for record in read_records(file))
     return found

@@ -22,7 +22,13 @@ from cim_bench.data.sets import CORRUPTIONS as RELEASED
 from cim_bench.data.transforms import EvalTransform, StoredPixels
 from cim_bench.engine.inference import ImageBatch, Transform
 from cim_bench.evals.classes import class_indices, count_warnings, predict
-from cim_bench.evals.corruptions.generate import CORRUPTIONS, SEVERITIES, corrupt_as_released, frost_source
+from cim_bench.evals.corruptions.generate import (
+    CORRUPTIONS,
+    SEVERITIES,
+    corrupt_as_released,
+    frost_source,
+    identity,
+)
 from cim_bench.evals.corruptions.write import MANIFEST
 from cim_bench.models.backbone import Backbone
 from cim_bench.records.facets import CLEAN, Facets
@@ -60,6 +66,10 @@ class Corruptions(SetEvaluator):
         if self.source == "generated":
             return ((data, data.val_split),)
         return tuple((folder, folder.val_split) for folder in self.folders().values())
+
+    def identity(self, data: Data) -> dict[str, str]:
+        """The code and the frost photographs that corrupt images on the fly."""
+        return identity() if self.source == "generated" else {}
 
     def folders(self) -> dict[tuple[str, int], Data]:
         """The released folders by corruption and severity.

@@ -27,7 +27,13 @@ from cim_bench.contracts.parts import stratified_order
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform, StoredPixels
 from cim_bench.engine.inference import Transform, fp32_eval, run_pass
-from cim_bench.evals.corruptions.generate import CORRUPTIONS, SEVERITIES, corrupt_as_released, frost_source
+from cim_bench.evals.corruptions.generate import (
+    CORRUPTIONS,
+    SEVERITIES,
+    corrupt_as_released,
+    frost_source,
+    identity,
+)
 from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.metrics import accuracy
 from cim_bench.evals.robustbench.library import (
@@ -80,6 +86,10 @@ class RobustBench(Evaluator):
         clean = self.data or data
         released = self._released().reads(clean) if self.corruptions == "released" else ()
         return ((clean, clean.val_split), *released)
+
+    def identity(self, data: Data) -> dict[str, str]:
+        """The code and the frost photographs that corrupt images on the fly."""
+        return identity() if self.corruptions == "generated" else {}
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """Top-1 on clean and attacked images, then the mean over all corruptions and severities.
