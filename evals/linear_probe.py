@@ -18,6 +18,8 @@ from cim_bench.data.transforms import EvalTransform, SingleRandomResizedCrop
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.inference import run_models
 from cim_bench.engine.samples import Augmented, TrainSet
+from cim_bench.evals.classes import chance
+from cim_bench.evals.learning import class_frequencies, learned, log, not_learned
 from cim_bench.evals.metrics import accuracy
 from cim_bench.models.backbone import Backbone, Feature
 from cim_bench.records.measurement import Measurement
@@ -65,16 +67,17 @@ class LinearProbe(Evaluator):
         seed_all(ctx.seed, "head")
         machine = ctx.machine
         head = make_head(queries["f"].shape[1], len(train.classes))
+        frequencies = class_frequencies(train)
         probe: nn.Module
         samples: TrainSet
         if self.augment == "crop":
-            probe = Probe(model, head, self.feature)
+            probe = Probe(model, head, self.feature, frequencies)
             samples = Augmented(train, SingleRandomResizedCrop(model.arch.image_size), ctx.seed)
         else:
             bank, bank_labels = run_models(extract, train, transform, machine=ctx.machine)
             machine = replace(machine, workers=0)  # features lie in memory already
-            probe, samples = FeatureProbe(head), Features(train, bank["f"], bank_labels)
-        fit(
+            probe, samples = FeatureProbe(head, frequencies), Features(train, bank["f"], bank_labels)
+        last_epoch = fit(
             probe,
             samples,
             lars_groups(head),
@@ -85,11 +88,13 @@ class LinearProbe(Evaluator):
             title="linear probe",
         )
         clear_resume(ctx.folder)
+        batch, classes = self.training.effective_batch, train.classes
+        ctx.warnings.extend(not_learned(last_epoch, images=len(train), batch=batch, classes=len(classes)))
         with torch.no_grad():
             predictions = head.eval().cpu()(queries["f"]).argmax(dim=1)
         ctx.save_outcomes(val, labels, predictions)
         value, n = accuracy(predictions, labels)
-        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)
+        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, chance=chance(classes))
 
 
 def make_head(dim: int, num_classes: int) -> nn.Sequential:
@@ -108,30 +113,46 @@ def lars_groups(head: nn.Sequential) -> list[dict[str, Any]]:
     ]
 
 
-class Probe(nn.Module):
+class FeatureProbe(nn.Module):
+    """A head on features that were extracted before.
+
+    Args:
+        head: What is trained.
+        frequencies: (classes,) of the labels.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, head: nn.Module, frequencies: Tensor) -> None:
+        super().__init__()
+        self.head = head
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross entropy of features."""
+        return self.losses(batch["feature"], batch["label"])
+
+    def losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross entropy of features (N, D), and what `learned` says of it."""
+        logits = self.head(features)
+
+        targets = F.one_hot(labels, len(self.frequencies)).float()
+        reached = learned(logits, labels, self.frequencies, targets, lambda answers: F.nll_loss(log(answers), labels))
+        return {"loss": F.cross_entropy(logits, labels), **reached}
+
+
+class Probe(FeatureProbe):
     """A head on a frozen backbone; the loss flows into the head alone."""
 
-    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature) -> None:
-        super().__init__()
-        self.backbone, self.head, self.kind = backbone.requires_grad_(False).eval(), head, feature
+    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature, frequencies: Tensor) -> None:
+        super().__init__(head, frequencies)
+        self.backbone, self.kind = backbone.requires_grad_(False).eval(), feature
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cross entropy of uint8 images."""
         with torch.no_grad():
             features = self.backbone.feature(batch["image"].float() / 255, self.kind)
-        return {"loss": F.cross_entropy(self.head(features), batch["label"])}
-
-
-class FeatureProbe(nn.Module):
-    """A head on features that were extracted before."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy of features."""
-        return {"loss": F.cross_entropy(self.head(batch["feature"]), batch["label"])}
+        return self.losses(features, batch["label"])
 
 
 class Features(torch.utils.data.Dataset[dict[str, Any]]):
