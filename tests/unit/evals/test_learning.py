@@ -133,7 +133,7 @@ def test_frequencies_of_labels(small_photos: Data) -> None:
 
 
 RUNS = {
-    "probe": (LinearProbe, {"augment": "none", "feature": "mean_patch"}, 300.0, 12),
+    "probe": (LinearProbe, {"augment": "none", "feature": "mean_patch"}, 8.0, 12),
     "finetune": (Finetune, {"mixup": 0.0, "cutmix": 0.0, "auto_augment": "", "reprob": 0.0}, 0.05, 6),
 }
 
@@ -147,7 +147,7 @@ def test_photographs_at_a_rate_of_nothing_and_at_a_real_one(
     warnings = {}
     for base_lr in (1e-9, rate):
         training = Training(
-            epochs=epochs, effective_batch=16, base_lr=base_lr, optimizer="lars" if rate > 1 else "adamw"
+            epochs=epochs, effective_batch=16, base_lr=base_lr, optimizer="sgd" if rate > 1 else "adamw"
         )
         evaluator: Evaluator = kind(training=training, **settings)
         context = Context(
