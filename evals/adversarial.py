@@ -21,7 +21,7 @@ from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.parts import Part, split_parts
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import ImageBatch, fp32_eval
-from cim_bench.evals.classes import class_indices
+from cim_bench.evals.classes import chance, class_indices
 from cim_bench.models.backbone import Backbone
 from cim_bench.records.facets import CLEAN, Facets, as_255
 from cim_bench.records.measurement import Measurement
@@ -138,10 +138,13 @@ class Adversarial(SetEvaluator):
         unbounded = [attack for attack in self.attacks if not bounded(attack)]
         if unbounded:
             ctx.warnings.append(f"{', '.join(unbounded)} has no L-infinity bound that could be checked")
+        place: dict[str, Any] = {
+            "benchmark": images.name,
+            "split": images.val_split,
+            "chance": chance(ctx.subject.classes),
+        }
         for facets, right, n in counts:
-            yield Measurement(
-                benchmark=images.name, split=images.val_split, metric="top1", value=right / n, n=n, facets=facets
-            )
+            yield Measurement(metric="top1", value=right / n, n=n, facets=facets, **place)
 
 
 def folder_of(predictions: Tensor, outputs: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,6 +20,8 @@ from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.inference import run_models
 from cim_bench.engine.samples import Augmented
 from cim_bench.engine.schedule import weight_decay_groups
+from cim_bench.evals.classes import chance
+from cim_bench.evals.learning import SMALLEST, class_frequencies, learned, log, not_learned
 from cim_bench.evals.metrics import accuracy
 from cim_bench.models.backbone import SIZED, Backbone, triple
 from cim_bench.records.measurement import Measurement
@@ -101,8 +104,8 @@ class Finetune(Evaluator):
         classifier = make_classifier(model, len(train.classes), drop_path=self.drop_path, head_std=self.head_std)
         if not self.train_positions and getattr(classifier.net, "pos_embed", None) is not None:
             classifier.net.pos_embed.requires_grad_(False)
-        fit(
-            FinetuneModel(classifier, self),
+        last_epoch = fit(
+            FinetuneModel(classifier, self, class_frequencies(train)),
             Augmented(train, transform, ctx.seed),
             self.groups(classifier),
             training=self.training,
@@ -112,6 +115,8 @@ class Finetune(Evaluator):
             key=ctx.key,
             title="fine-tune",
         )
+        batch, classes = self.training.effective_batch, train.classes
+        ctx.warnings.extend(not_learned(last_epoch, images=len(train), batch=batch, classes=len(classes)))
         classifier.eval()
         crop = EvalTransform(model.arch.image_size, self.crop_pct)
         outputs, labels = run_models({"c": classifier}, val, crop, machine=ctx.machine)
@@ -131,7 +136,7 @@ class Finetune(Evaluator):
         ctx.save_outcomes(val, labels, predictions)
         clear_resume(ctx.folder)
         value, n = accuracy(predictions, labels)
-        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)
+        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, chance=chance(classes))
 
     def transform(self, model: Backbone) -> FinetuneTransform:
         """What training does to an image.
@@ -177,11 +182,19 @@ class FinetuneModel(nn.Module):
     """A classifier with its loss, on images mixed by mixup or cutmix.
 
     timm's Mixup pairs images: of an odd number the last stays whole.
+
+    Args:
+        classifier: What is trained.
+        recipe: Its loss and mixing.
+        frequencies: (classes,) of the labels.
     """
 
-    def __init__(self, classifier: Backbone, recipe: Finetune) -> None:
+    frequencies: Tensor
+
+    def __init__(self, classifier: Backbone, recipe: Finetune, frequencies: Tensor) -> None:
         super().__init__()
-        self.classifier, self.mixup = classifier, None
+        self.classifier, self.recipe, self.mixup = classifier, recipe, None
+        self.register_buffer("frequencies", frequencies, persistent=False)
         if recipe.mixup or recipe.cutmix:
             self.mixup = Mixup(
                 mixup_alpha=recipe.mixup,
@@ -196,11 +209,25 @@ class FinetuneModel(nn.Module):
             self.criterion = SoftTargetCrossEntropy() if self.mixup else LabelSmoothingCrossEntropy(recipe.smoothing)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Mean loss of images (B, 3, H, W) in [0, 1] and labels (B,)."""
+        """Mean loss of images (B, 3, H, W) in [0, 1] and labels (B,), and what `learned` says of it."""
         images, targets = batch["image"], batch["label"]
         if self.mixup is not None:
             images, targets = mix(self.mixup, images, targets)
-        return {"loss": self.criterion(self.classifier(images), targets)}
+        logits = self.classifier(images)
+        return {"loss": self.criterion(logits, targets), **self._learned(logits, targets)}
+
+    def _learned(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Of logits (B, classes) and targets as the criterion takes them, soft (B, classes) or labels (B,)."""
+        recipe, classes = self.recipe, self.classifier.num_classes
+        soft = targets if targets.ndim == 2 else mixup_target(targets, classes, smoothing=recipe.smoothing)
+        perfect, constant = soft, (1 - recipe.smoothing) * self.frequencies + recipe.smoothing / classes
+        if recipe.bce_threshold is not None:  # both classes of a mixture count in full
+            perfect = soft.gt(recipe.bce_threshold).float()
+            constant = self.frequencies * perfect.sum(dim=1).mean()
+        scores = partial(torch.logit, eps=SMALLEST) if recipe.loss == "bce" else log
+        return learned(
+            logits, soft.argmax(dim=1), constant, perfect, lambda answers: self.criterion(scores(answers), targets)
+        )
 
 
 def mix(mixup: Mixup, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import run_models
+from cim_bench.evals.classes import chance
 from cim_bench.evals.metrics import accuracy, knn_predict
 from cim_bench.models.backbone import Backbone, Feature
 from cim_bench.records.measurement import Measurement
@@ -50,6 +51,7 @@ class KNN(Evaluator):
             num_classes=len(train.classes),
         )
         ctx.save_outcomes(val, labels, [({"k": k}, found) for k, found in predictions.items()])
+        place: dict[str, Any] = {"benchmark": val.name, "split": val.split, "chance": chance(train.classes)}
         for k, predicted in predictions.items():
             value, n = accuracy(predicted, labels)
-            yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, facets={"k": k})
+            yield Measurement(metric="top1", value=value, n=n, facets={"k": k}, **place)

@@ -18,6 +18,8 @@ from cim_bench.data.transforms import EvalTransform, SingleRandomResizedCrop
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.inference import run_models
 from cim_bench.engine.samples import Augmented, TrainSet
+from cim_bench.evals.classes import chance
+from cim_bench.evals.learning import class_frequencies, learned, log, not_learned
 from cim_bench.evals.metrics import accuracy
 from cim_bench.models.backbone import Backbone, Feature
 from cim_bench.records.measurement import Measurement
@@ -69,15 +71,16 @@ class LinearProbe(Evaluator):
         machine = ctx.machine
         head = make_head(queries["f"].shape[1], len(train.classes))
         probe: FeatureProbe
+        frequencies = class_frequencies(train)
         samples: TrainSet
         if self.augment == "crop":
-            probe = Probe(model, head, self.feature)
+            probe = Probe(model, head, self.feature, frequencies)
             samples = Augmented(train, SingleRandomResizedCrop(model.arch.image_size), ctx.seed)
         else:
             bank, bank_labels = run_models(extract, train, transform, machine=ctx.machine)
             machine = replace(machine, workers=0)  # features lie in memory already
-            probe, samples = FeatureProbe(head), Features(train, bank["f"], bank_labels)
-        fit(
+            probe, samples = FeatureProbe(head, frequencies), Features(train, bank["f"], bank_labels)
+        last_epoch = fit(
             probe,
             samples,
             lars_groups(head),
@@ -89,11 +92,13 @@ class LinearProbe(Evaluator):
             title="linear probe",
         )
         clear_resume(ctx.folder)
+        batch, classes = self.training.effective_batch, train.classes
+        ctx.warnings.extend(not_learned(last_epoch, images=len(train), batch=batch, classes=len(classes)))
         with torch.no_grad():
             predictions = head.eval().cpu()(queries["f"]).argmax(dim=1)
         ctx.save_outcomes(val, labels, predictions)
         value, n = accuracy(predictions, labels)
-        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)
+        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, chance=chance(classes))
 
 
 def make_head(dim: int, num_classes: int) -> nn.Sequential:
@@ -113,26 +118,38 @@ def lars_groups(head: nn.Sequential) -> list[dict[str, Any]]:
 
 
 class FeatureProbe(nn.Module):
-    """A head that is trained on features of the whole effective batch, which were extracted before."""
+    """A head that is trained on features of the whole effective batch, which were extracted before.
 
-    def __init__(self, head: nn.Module) -> None:
+    Args:
+        head: What is trained.
+        frequencies: (classes,) of the labels.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, head: nn.Module, frequencies: Tensor) -> None:
         super().__init__()
         self.head = head
+        self.register_buffer("frequencies", frequencies, persistent=False)
 
     def frozen_features(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Features and labels of one pass."""
         return {"feature": batch["feature"], "label": batch["label"]}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy of features."""
-        return {"loss": F.cross_entropy(self.head(batch["feature"]), batch["label"])}
+        """Cross entropy of features (N, D), and what `learned` says of it."""
+        labels = batch["label"]
+        logits = self.head(batch["feature"])
+        targets = F.one_hot(labels, len(self.frequencies)).float()
+        reached = learned(logits, labels, self.frequencies, targets, lambda answers: F.nll_loss(log(answers), labels))
+        return {"loss": F.cross_entropy(logits, labels), **reached}
 
 
 class Probe(FeatureProbe):
     """Likewise, on features of uint8 images that a frozen backbone makes."""
 
-    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature) -> None:
-        super().__init__(head)
+    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature, frequencies: Tensor) -> None:
+        super().__init__(head, frequencies)
         self.backbone, self.kind = backbone.requires_grad_(False).eval(), feature
 
     def frozen_features(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from cim_bench.data.classes import imagenet_wnids
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import ImageBatch
-from cim_bench.evals.classes import class_indices, count_warnings, predict
+from cim_bench.evals.classes import chance, class_indices, count_warnings, predict
 from cim_bench.models.backbone import Backbone
 from cim_bench.records.facets import CLEAN, Facets
 from cim_bench.records.measurement import Measurement
@@ -112,10 +112,10 @@ class Shift(SetEvaluator):
         """Top-1 on the set, and on the clean images of its classes."""
         (own,) = [count.n for count in counts if not count.facets]
         ctx.warnings.extend(count_warnings(self.data.name, own))
+        classes = ImageSet(self.data, self.data.val_split).classes if self.labels == "folder" else ctx.subject.classes
+        place: dict[str, Any] = {"benchmark": self.data.name, "split": "test", "chance": chance(classes)}
         for facets, right, n in counts:
-            yield Measurement(
-                benchmark=self.data.name, split="test", metric="top1", value=right / n, n=n, facets=facets
-            )
+            yield Measurement(metric="top1", value=right / n, n=n, facets=facets, **place)
 
 
 def _of_classes(images: ImageSet, classes: tuple[str, ...]) -> ImageSet:

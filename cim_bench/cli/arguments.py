@@ -64,6 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = add("inspect", "Recognise a checkpoint: format, architecture, keys, features.")
     inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder of ours, a public file, or timm:NAME")
     _add_foreign(inspect)
+    selftest = add(
+        "selftest", "Compare a released classifier with its published accuracy on clean images.", fields=True
+    )
+    selftest.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help="a fine-tuned file, or timm:NAME")
+    _add_foreign(selftest)
     report = add("report", "Print and save the tables of finished runs.", output="RUNS")
     report.add_argument("runs", type=Path, metavar="RUNS", help="folder that holds records")
     report.add_argument(

@@ -176,6 +176,21 @@ def command_inspect(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     return 0
 
 
+def command_selftest(options: argparse.Namespace, fields: Sequence[str]) -> int:
+    """A released classifier's accuracy beside its published one."""
+    from cim_bench.cli.overrides import override
+    from cim_bench.engine.devices import is_main
+    from cim_bench.selftest.measure import SelfTest, self_test
+
+    asked = override(SelfTest(), fields, "cim-bench selftest CHECKPOINT")
+    if not options.checkpoint:
+        raise ValueError("no checkpoint given; name a fine-tuned file, a checkpoint folder or timm:NAME")
+    result = self_test(_foreign(options, options.checkpoint), asked)
+    if is_main():
+        print(options.checkpoint, result, sep="\n")
+    return 0 if result.agrees else 1
+
+
 def command_visualize(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """One figure of a pretext at work."""
     from cim_bench.pretrain.visualize import visualize

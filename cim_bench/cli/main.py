@@ -18,6 +18,7 @@ from cim_bench.cli.commands import (
     command_pretrain,
     command_report,
     command_run,
+    command_selftest,
     command_visualize,
 )
 
@@ -50,6 +51,7 @@ COMMANDS = {
     "run": command_run,
     "demo": command_run,
     "report": command_report,
+    "selftest": command_selftest,
     "visualize": command_visualize,
     "inspect": command_inspect,
     "compare": command_compare,

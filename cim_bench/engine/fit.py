@@ -80,10 +80,13 @@ class Fit:
         self.model, self.optimizer = self.engine.prepare(compiled, optimizer)
         self.parameters = [p for group in groups for p in group["params"]]
         self.splits = 1
+        self.last_epoch: dict[str, float] = {}  # sums of the outputs of its steps, so far
         self.start = self._resume()
 
-    def run(self, after_step: Callable[[float], None] | None, validate: Callable[[], dict[str, float]] | None) -> None:
-        """Train from the resume point to the end."""
+    def run(
+        self, after_step: Callable[[float], None] | None, validate: Callable[[], dict[str, float]] | None
+    ) -> dict[str, float]:
+        """Train from the resume point to the end; means of the outputs over the last epoch."""
         steps, main = self.steps, self.engine.is_main_process
         sampler = StepSampler(
             len(self.samples),
@@ -115,6 +118,8 @@ class Fit:
                 outputs = self._step(step, [next(batches) for _ in range(steps.accumulation)])
                 if after_step is not None:
                     after_step(step / steps.total)
+                if step >= steps.total - steps.per_epoch:
+                    self.last_epoch = {key: self.last_epoch.get(key, 0.0) + value for key, value in outputs.items()}
                 done, now = step + 1, time.monotonic()
                 if done % self.machine.log_every == 0 or done == steps.total:
                     rate = (done - since) * self.training.effective_batch / max(now - began, 1e-9)
@@ -128,6 +133,7 @@ class Fit:
                     saved = time.monotonic()
         for buffer in self.raw.buffers():  # since its last pass each process has BatchNorm statistics of its own
             broadcast(buffer)
+        return {key: value / steps.per_epoch for key, value in self.last_epoch.items()}
 
     def _step(self, step: int, batches: list[MicroBatch]) -> dict[str, float]:
         """One optimiser step over all micro-batches; out of memory halves the passes and tries again."""
@@ -203,7 +209,7 @@ class Fit:
         if self.engine.is_main_process:
             scaler = self.engine.scaler.state_dict() if self.engine.scaler is not None else {}
             kept = {"model": self.raw.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": scaler}
-            write_resume(self.folder, {"key": self.key, "step": step, **kept})
+            write_resume(self.folder, {"key": self.key, "step": step, "last_epoch": self.last_epoch, **kept})
         self.engine.wait_for_everyone()
 
     def _resume(self) -> int:
@@ -227,6 +233,7 @@ class Fit:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] and self.engine.scaler is not None:
             self.engine.scaler.load_state_dict(state["scaler"])
+        self.last_epoch = dict(state.get("last_epoch", {}))
         return int(state["step"])
 
 
@@ -243,7 +250,7 @@ def fit(
     title: str,
     after_step: Callable[[float], None] | None = None,
     validate: Callable[[], dict[str, float]] | None = None,
-) -> None:
+) -> dict[str, float]:
     """Train `model` in place, resuming from `folder` if a run was cut off there.
 
     Args:
@@ -260,6 +267,9 @@ def fit(
         after_step: Called with the finished fraction after each optimiser step.
         validate: Called about five times in training and at its end; its numbers go to the log.
 
+    Returns:
+        What the model returned, learning rate and gradient norm: means over the steps of the last epoch.
+
     Raises:
         NonFiniteLossError: With step, files and last good state.
         ValueError: If batch, data and devices do not fit together.
@@ -268,8 +278,9 @@ def fit(
     run = Fit(
         model, samples, groups, training=training, machine=machine, seed=seed, folder=folder, key=key, title=title
     )
-    run.run(after_step, validate)
+    last_epoch = run.run(after_step, validate)
     run.engine.wait_for_everyone()
+    return last_epoch
 
 
 def clear_resume(folder: Path) -> None:

@@ -27,6 +27,7 @@ from cim_bench.contracts.parts import stratified_order
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform, StoredPixels
 from cim_bench.engine.inference import Transform, fp32_eval, run_pass
+from cim_bench.evals.classes import chance
 from cim_bench.evals.corruptions.generate import (
     CORRUPTIONS,
     SEVERITIES,
@@ -108,7 +109,8 @@ class RobustBench(Evaluator):
         ctx.save_outcomes(images, labels, outcomes)
         for facets, predictions in outcomes:
             value, n = accuracy(predictions, labels)
-            yield Measurement(benchmark=images.name, split=images.split, metric="top1", value=value, n=n, facets=facets)
+            place: dict[str, Any] = {"benchmark": images.name, "split": images.split, "chance": chance(model.classes)}
+            yield Measurement(metric="top1", value=value, n=n, facets=facets, **place)
         if self.corruptions == "released":
             yield self._mean(library, model, self._stored(model, ctx), self.corrupted.name, ctx)
         if self.corruptions == "generated":
@@ -181,7 +183,8 @@ class RobustBench(Evaluator):
         ctx.save_outcomes(made.images, made.labels, outcomes, part="corruptions")
         value, n = accuracy(torch.cat([found for _, found in outcomes]), made.labels.repeat(len(outcomes)))
         facets = {"mean": "corruptions"}
-        return Measurement(benchmark=name, split="test", metric="top1", value=value, n=n, facets=facets)
+        place: dict[str, Any] = {"benchmark": name, "split": "test", "chance": chance(model.classes)}
+        return Measurement(metric="top1", value=value, n=n, facets=facets, **place)
 
     def _generated(self, images: ImageSet, pixels: Tensor, labels: Tensor, ctx: Context) -> Iterator[_Set]:
         """Corrupted copies of pixels (N, 3, H, W) uint8 after resize and crop; seeded for each image by its id."""

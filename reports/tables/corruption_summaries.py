@@ -20,7 +20,9 @@ from cim_bench.reports.read.outcomes import Outcomes, outcome_files, read_outcom
 from cim_bench.reports.stats.arrays import Floats
 from cim_bench.reports.stats.intervals import mean_interval
 from cim_bench.reports.stats.mce import (
+    ALEXNET_ERRORS,
     DAMAGES,
+    SEVERITIES,
     Damage,
     by_corruption,
     image_mce,
@@ -196,8 +198,16 @@ def _row(job: _CorruptionJob, metric: str, value: float | None, interval: Interv
         "metric": metric,
         "facets": _SUMMARIES[metric],
         "value": value,
+        "chance": _chance(metric, job.first["chance"]),
         "n": counts[0] if counts else job.first["n"],
         "partial": any(record["partial"] for record in job.records.values()),
         "warnings": tuple(dict.fromkeys(filter(None, warnings))),
         INTERVAL: interval,
     }
+
+
+def _chance(metric: str, top1: float | None) -> float | None:
+    """What a guess has: relative mCE of none, for a guess is never worse under corruption."""
+    if top1 is None or metric == "top1":
+        return top1
+    return mce({name: [1.0 - top1] * len(SEVERITIES) for name in ALEXNET_ERRORS}) if metric == "mce" else None

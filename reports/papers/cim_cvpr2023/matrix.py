@@ -25,6 +25,7 @@ from cim_bench.reports.read.architectures import FAMILIES
 from cim_bench.reports.read.frames import FIELDS, INTERVAL, flat_records, records_frame
 from cim_bench.reports.read.published import CITATION, published_records
 from cim_bench.reports.tables.build import build
+from cim_bench.reports.tables.chance import with_chance_footnotes
 from cim_bench.reports.tables.footnotes import DASH, pretext_footnote
 from cim_bench.reports.tables.table import Cell, Column, FilledTable, FlatRecord, Row, RowField, Table
 
@@ -108,7 +109,8 @@ def top1_matrix(frame: pd.DataFrame) -> FilledTable:
         rows=_LABELS,
         columns=(*shown, replace(column, title="Difference", difference=True)),
     )
-    return FilledTable(table=table, rows=tuple(replace(r, cells=(*r.cells, _difference(*r.cells))) for r in rows))
+    rows = tuple(replace(row, cells=(*row.cells, _difference(*row.cells))) for row in rows)
+    return with_chance_footnotes(FilledTable(table=table, rows=rows))
 
 
 def robustness_matrix(frame: pd.DataFrame) -> FilledTable:
@@ -135,7 +137,7 @@ def robustness_matrix(frame: pd.DataFrame) -> FilledTable:
         rows=_LABELS,
         columns=tuple(pairs),
     )
-    return FilledTable(table=table, rows=rows)
+    return with_chance_footnotes(FilledTable(table=table, rows=rows))
 
 
 def _built(columns: Sequence[Column], records: Sequence[FlatRecord], apart: str) -> list[tuple[Model, Row]]:

@@ -246,7 +246,7 @@ def test_killed_and_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
         training = Training(epochs=3, effective_batch=4, base_lr=0.6, warmup_epochs=1)
         machine = Machine(device="cpu", workers=0, micro_batch=2, save_every_s=0, log_every=1)
         try:
-            fit(
+            last_epoch = fit(
                 net,
                 Numbers(),
                 weight_decay_groups(net, 0.05),
@@ -262,7 +262,9 @@ def test_killed_and_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
     reference = run(tmp_path / "again", machine=Machine(device="cpu", workers=0, micro_batch=2))
     for name, value in net.state_dict().items():
         assert value.equal(reference.state_dict()[name]), name
-    assert [json.loads(line)["step"] for line in (tmp_path / "cut" / LOG).read_text().splitlines()] == list(range(6))
+    logged = [json.loads(line) for line in (tmp_path / "cut" / LOG).read_text().splitlines()]
+    assert [line["step"] for line in logged] == list(range(6))
+    assert last_epoch["loss"] == pytest.approx((logged[4]["loss"] + logged[5]["loss"]) / 2)  # killed between the two
     assert whole.state_dict().keys() == net.state_dict().keys()
 
 
