@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -25,6 +24,7 @@ from cim_bench.common.progress import Meter
 from cim_bench.common.seeds import seed_all
 from cim_bench.engine.devices import make_accelerator, one_thread
 from cim_bench.engine.log import TrainingLog
+from cim_bench.engine.optimizers import make_optimizer
 from cim_bench.engine.samples import TrainSet
 from cim_bench.engine.schedule import Steps, StepSampler, learning_rate
 from cim_bench.spec import Machine, Training
@@ -56,12 +56,7 @@ class Fit:
         self.samples, self.raw = samples, model
         self.engine = make_accelerator(machine, training.precision)
         self.steps = Steps.plan(len(samples), training, machine, self.engine.num_processes)
-        kwargs: dict[str, Any] = (
-            {"betas": training.betas}
-            if "adam" in training.optimizer or training.optimizer == "lamb"
-            else {"momentum": training.momentum}
-        )
-        optimizer = create_optimizer_v2(groups, opt=training.optimizer, lr=training.base_lr, weight_decay=0.0, **kwargs)
+        optimizer = make_optimizer(groups, training)
         compiled = torch.compile(model) if machine.compile else model
         self.model, self.optimizer = self.engine.prepare(compiled, optimizer)
         self.parameters = [p for group in groups for p in group["params"]]
@@ -133,7 +128,7 @@ class Fit:
                     f"from now on, the effective batch stays {self.training.effective_batch}",
                     file=sys.stderr,
                 )
-        norm = self.engine.clip_grad_norm_(self.parameters, self.training.clip_grad or math.inf)
+        norm = self.engine.clip_grad_norm_(self.parameters, math.inf if self.training.clip_grad is None else self.training.clip_grad)
         self.optimizer.step()
         return {"lr": lr, "grad_norm": float(norm), **outputs}
 
