@@ -33,8 +33,8 @@ class Pretraining(Settings):
         check_optimizer(self.training, "Pretraining.training")
         if self.training.layer_decay is not None:
             raise ValueError(
-                f"Pretraining.training.layer_decay is {self.training.layer_decay}, and has no effect on a pre-training, all "
-                "of whose layers have one rate; set it to None"
+                f"Pretraining.training.layer_decay is {self.training.layer_decay}, with no effect on a pre-training, "
+                "whose layers have one rate; set it to None"
             )
 
 

@@ -15,7 +15,7 @@ from cim_bench.common.ranges import NotNegative, Pixels, Positive, Rate, Setting
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Option = bool | int | float | str | tuple[int | tuple[int, ...], ...]
-# Ranges of the options of ViTs, where they are single numbers; timm makes networks of others, and their numbers mean nothing.
+# Ranges of options of ViTs, where they are single numbers; timm would make networks of others, which mean nothing.
 OPTIONS: Mapping[str, Any] = {
     "depth": Positive,
     "embed_dim": Positive,
@@ -42,10 +42,12 @@ class Arch(Settings):
             fit(f"Arch.options.{name}", numbers[name], OPTIONS[name])
         width, heads, patch = (numbers.get(name) for name in ("embed_dim", "num_heads", "patch_size"))
         if isinstance(width, int) and isinstance(heads, int) and width % heads:
-            raise ValueError(f"Arch.options.embed_dim {width} does not divide by num_heads {heads}; choose a multiple of it")
+            raise ValueError(
+                f"Arch.options.embed_dim {width} does not divide by num_heads {heads}; choose a multiple of it"
+            )
         if isinstance(patch, int) and self.image_size % patch:
             raise ValueError(
-                f"Arch.image_size {self.image_size} does not divide by options.patch_size {patch}; choose a multiple of it"
+                f"Arch.image_size {self.image_size} does not divide by options.patch_size {patch}; choose a multiple"
             )
 
     def __str__(self) -> str:
@@ -123,26 +125,15 @@ class Training(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"Training.warmup_epochs {self.warmup_epochs} is beyond Training.epochs {self.epochs}; the full rate would "
-                "never be reached, so give less warm-up or more epochs"
-            )
-        if any(milestone >= self.epochs for milestone in self.milestones):
-            raise ValueError(
-                f"Training.milestones {self.milestones} are not all before the end, Training.epochs {self.epochs}; give "
-                "earlier ones, or none for half a cosine"
-            )
         peak = self.base_lr * self.effective_batch / self.lr_batch
-        if self.min_lr > peak:
-            raise ValueError(
-                f"Training.min_lr {self.min_lr} is above the highest rate {peak:.3g} (base_lr * effective_batch / "
-                "lr_batch); give a lower one"
-            )
-        if self.repeats > self.effective_batch:
-            raise ValueError(
-                f"Training.repeats {self.repeats} is more than Training.effective_batch {self.effective_batch}; give less"
-            )
+        late = any(milestone >= self.epochs for milestone in self.milestones)
+        for wrong, name, reason in (
+            (self.warmup_epochs > self.epochs, "warmup_epochs", f"beyond Training.epochs {self.epochs}"),
+            (late, "milestones", f"not all before the end, Training.epochs {self.epochs}"),
+            (self.min_lr > peak, "min_lr", f"above the highest rate, {peak:.3g}"),
+        ):
+            if wrong:
+                raise ValueError(f"Training.{name} is {getattr(self, name)}, {reason}; lower it")
 
 
 @dataclass(frozen=True, kw_only=True)

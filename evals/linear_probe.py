@@ -63,7 +63,9 @@ class LinearProbe(Evaluator):
         check_optimizer(self.training, "LinearProbe.training")
         for name, off in (("layer_decay", None), ("weight_decay", 0.0)):
             if (value := getattr(self.training, name)) != off:
-                raise ValueError(f"LinearProbe.training.{name} is {value}, and has no effect on a head alone; set it to {off}")
+                raise ValueError(
+                    f"LinearProbe.training.{name} is {value}, and has no effect on a head alone; set it to {off}"
+                )
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """Top-1 of the last epoch's head."""

@@ -23,7 +23,15 @@ from cim_bench.common.ranges import AreaRange, Positive
 from cim_bench.contracts.pretext import Panel, Pretext
 from cim_bench.models.backbone import create_meta_net
 from cim_bench.models.positions import sincos_positions
-from cim_bench.pretrain.masks import GREY, MaskedInputs, Part, MaskedModel, mae_hidden, reconstruction_panels, split_mask
+from cim_bench.pretrain.masks import (
+    GREY,
+    MaskedInputs,
+    MaskedModel,
+    Part,
+    mae_hidden,
+    reconstruction_panels,
+    split_mask,
+)
 from cim_bench.pretrain.vit import Width, check_heads, init_weights, patch_grid, plain_vit
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 

@@ -20,7 +20,15 @@ from cim_bench.common.ranges import AreaRange, Pixels, Rate
 from cim_bench.contracts.pretext import Panel, Pretext
 from cim_bench.models.backbone import create_net
 from cim_bench.models.positions import sincos_positions
-from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, Part, enlarge, reconstruction_panels, simmim_hidden
+from cim_bench.pretrain.masks import (
+    GREY,
+    MaskedInputs,
+    MaskedModel,
+    Part,
+    enlarge,
+    reconstruction_panels,
+    simmim_hidden,
+)
 from cim_bench.pretrain.vit import patch_grid, plain_vit
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 

@@ -49,8 +49,8 @@ Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 class Settings:
     """Base of frozen dataclasses of settings, and with it of every plug-in.
 
-    When one is made, each value takes its declared type (2 becomes 2.0 in a float field, a list a tuple) and must lie in
-    its declared range. Checks of several fields together go into ``__post_init__``, after ``super().__post_init__()``.
+    When one is made, each value takes its declared type (2 becomes 2.0 in a float field, a list a tuple) and must lie
+    in its declared range. Checks of several fields together go into ``__post_init__``, after that of ``super()``.
 
     Raises:
         ValueError: One sentence with setting, value and range.
@@ -70,7 +70,8 @@ def check(made: object, name: str) -> None:
     Raises:
         ValueError: One sentence with setting, value and range.
     """
-    for field, declared in declarations(type(made)).items():
+    kind: Any = type(made)
+    for field, declared in declarations(kind).items():
         value = getattr(made, field)
         fitting = fit(f"{name}.{field}", value, declared)
         if fitting is not value:
@@ -78,10 +79,10 @@ def check(made: object, name: str) -> None:
 
 
 @functools.cache
-def declarations(kind: type) -> dict[str, Any]:
+def declarations(kind: Any) -> dict[str, Any]:
     """The annotation of every field of a dataclass, resolved."""
     hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def describe(declared: Any) -> str:
@@ -93,14 +94,16 @@ def describe(declared: Any) -> str:
         >>> describe(Annotated[int, Ge(1)] | None)
         'an integer, at least 1, or None'
         >>> describe(Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1), Distinct()])
-        'values, at least 1 of them and all different, each a number, above 0'
+        'values, not empty and all different, each a number, above 0'
         >>> describe(AreaRange)
         '2 values, in ascending order, each a number, at least 0.001 and at most 1'
     """
     origin, args = get_origin(declared), get_args(declared)
     if origin is Annotated:
         bounds = " and ".join(_words(bound) for bound in _bounds(args[1:]))
-        what, each, member = describe(args[0]).partition(", each ")  # bounds of a tuple come before those of its members
+        what, each, member = describe(args[0]).partition(
+            ", each "
+        )  # bounds of a tuple come before those of its members
         return f"{what}, {bounds}{each}{member}"
     if origin in (Union, types.UnionType):
         words = [describe(arg) for arg in args if arg is not type(None)]
@@ -111,7 +114,7 @@ def describe(declared: Any) -> str:
         return f"{'values' if args[-1] is Ellipsis else f'{len(args)} values'}, each {describe(args[0])}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"names, each with {describe(args[1])}"
-    return KINDS.get(declared, f"a {getattr(declared, '__name__', declared)}")
+    return KINDS.get(declared, f"of type {getattr(declared, '__name__', declared)}")
 
 
 def fit(name: str, value: Any, declared: Any) -> Any:
@@ -149,7 +152,7 @@ def _fit_number(name: str, value: Any, declared: Any) -> int | float:
     kind: Any = get_args(declared)[0] if get_origin(declared) is Annotated else declared
     try:
         if isinstance(value, NUMBERS[kind]) and not isinstance(value, bool):
-            number: int | float = value if type(value) is kind else kind(value)
+            number: int | float = kind(value)
             if kind is int or math.isfinite(number):
                 return number
     except OverflowError:  # an integer beyond all floats
@@ -232,7 +235,7 @@ def _words(bound: Any) -> str:
         case MultipleOf(divisor):
             return f"a multiple of {divisor}"
         case MinLen(least):
-            return f"at least {least} value{'s' if least > 1 else ''}"
+            return f"{least} or more long" if least > 1 else "not empty"
         case Ascending():
             return "in ascending order"
         case Distinct():

@@ -87,8 +87,8 @@ def check_auto_augment(name: str, policy: str) -> None:
         fits = False
     if not fits:
         raise ValueError(
-            f"{name} is {policy!r}; it must be empty, or rand and sections of timm's RandAugment: m0 to m10, mstd, mmax, "
-            "n, p, inc, t; e.g. rand-m9-mstd0.5-inc1"
+            f"{name} is {policy!r}; it must be empty, or rand and sections of timm's RandAugment: m0 to m10, mstd, "
+            "mmax, n, p, inc, t; e.g. rand-m9-mstd0.5-inc1"
         )
 
 

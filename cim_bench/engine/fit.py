@@ -128,7 +128,9 @@ class Fit:
                     f"from now on, the effective batch stays {self.training.effective_batch}",
                     file=sys.stderr,
                 )
-        norm = self.engine.clip_grad_norm_(self.parameters, math.inf if self.training.clip_grad is None else self.training.clip_grad)
+        norm = self.engine.clip_grad_norm_(
+            self.parameters, math.inf if self.training.clip_grad is None else self.training.clip_grad
+        )
         self.optimizer.step()
         return {"lr": lr, "grad_norm": float(norm), **outputs}
 

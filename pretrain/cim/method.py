@@ -85,8 +85,8 @@ class CIM(Pretext):
         check_heads(self.decoder_dim, self.decoder_heads, "CIM.decoder")
         if self.exemplar_size > self.context_size:
             raise ValueError(
-                f"CIM.exemplar_size {self.exemplar_size} is larger than CIM.context_size {self.context_size}; an exemplar "
-                "is a part of the context, so give a smaller one"
+                f"CIM.exemplar_size {self.exemplar_size} is larger than CIM.context_size {self.context_size}, of "
+                "which an exemplar is a part; give a smaller one"
             )
 
     def build(self, arch: Arch) -> CIMModel:
