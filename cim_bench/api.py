@@ -17,6 +17,7 @@ from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.contracts.executor import Executor, JobResult
 from cim_bench.engine.devices import is_main, process_count
 from cim_bench.executors.local import LocalExecutor
+from cim_bench.jobs.fitting import check_pretraining
 from cim_bench.jobs.pretraining import pretrain
 from cim_bench.jobs.runner import Runner
 from cim_bench.jobs.subjects import CHECKPOINT, pretraining_folder
@@ -197,7 +198,7 @@ def train_checkpoint(recipe: Pretraining | str, output: str | Path | None = None
         output: Folder of the job; ``runs/NAME`` by default.
 
     Raises:
-        ValueError: If the recipe is not a pre-training, or does not fit the data.
+        ValueError: If the recipe is not a pre-training, or pretext, architecture and data do not fit together.
         ArithmeticError: If the loss is no longer finite.
         OSError: If `output` cannot be written.
     """
@@ -209,6 +210,7 @@ def train_checkpoint(recipe: Pretraining | str, output: str | Path | None = None
             f"machine.processes is {made.machine.processes} and this is one process; start the command with "
             "`accelerate launch`, or train the checkpoint as a subject of a benchmark"
         )
+    check_pretraining(made)
     name = Path(recipe).stem if isinstance(recipe, str) else made.pretext.method.lower()
     parent = Path(output) if output is not None else Path("runs") / name
     check_writable(parent)

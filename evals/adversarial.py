@@ -9,13 +9,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval, MinLen
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cim_bench.common.numbers import ROUNDING
+from cim_bench.common.ranges import CropPct, Distinct, NotNegative, Positive
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.parts import Part, split_parts
@@ -27,6 +29,8 @@ from cim_bench.records.facets import CLEAN, Facets, as_255
 from cim_bench.records.measurement import Measurement
 from cim_bench.records.outcomes import Count
 from cim_bench.spec import Data
+
+Eps = Annotated[float, Interval(gt=0, le=1)]  # of a pixel in [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +50,13 @@ class Adversarial(SetEvaluator):
     version: ClassVar[int] = 1
     needs: ClassVar[Literal["backbone", "classifier"]] = "classifier"
 
-    attacks: tuple[str, ...] = ("fgsm", "pgd")
-    eps: tuple[float, ...] = (1 / 255,)
-    alpha: float = 0.5 / 255
-    steps: int = 5
-    restarts: int = 1
-    crop_pct: float = 0.875
-    subset: int = 0
+    attacks: Annotated[tuple[Annotated[str, MinLen(1)], ...], MinLen(1), Distinct()] = ("fgsm", "pgd")
+    eps: Annotated[tuple[Eps, ...], MinLen(1), Distinct()] = (1 / 255,)
+    alpha: Eps = 0.5 / 255
+    steps: Positive = 5
+    restarts: Positive = 1
+    crop_pct: CropPct = 0.875
+    subset: NotNegative = 0
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """The validation images."""
@@ -64,8 +68,6 @@ class Adversarial(SetEvaluator):
         class_indices(images.classes, model.classes, images.name)
         for attack in self.attacks:
             attack_class(attack)
-        if not self.eps or min(self.eps) <= 0:
-            raise ValueError(f"eps {self.eps} must be one or more positive numbers, e.g. 0.00392 for 1/255")
 
     def parts(self, ctx: Context) -> list[Part]:
         """The validation images, the subset first, in pieces."""

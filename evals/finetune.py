@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Interval
 from timm.data.mixup import Mixup, mixup_target
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
+from cim_bench.common.ranges import AreaRange, CropPct, Pixels, Rate, Share
 from cim_bench.common.seeds import seed_all
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
-from cim_bench.data.transforms import EvalTransform, FinetuneTransform
+from cim_bench.data.transforms import EvalTransform, FinetuneTransform, check_auto_augment
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.inference import run_models
+from cim_bench.engine.optimizers import check_optimizer
 from cim_bench.engine.samples import Augmented
 from cim_bench.engine.schedule import weight_decay_groups
 from cim_bench.evals.classes import chance
@@ -78,21 +81,24 @@ class Finetune(Evaluator):
     needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
 
     training: Training = field(default_factory=cim_finetune_training)
-    train_size: int | None = None
+    train_size: Pixels | None = None
     train_positions: bool = False
-    drop_path: float = 0.1
+    drop_path: Rate = 0.1
     auto_augment: str = "rand-m9-mstd0.5-inc1"
-    reprob: float = 0.25
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    smoothing: float = 0.1
+    reprob: Share = 0.25
+    crop_scale: AreaRange = (0.08, 1.0)
+    mixup: Annotated[float, Ge(0)] = 0.8
+    cutmix: Annotated[float, Ge(0)] = 1.0
+    smoothing: Rate = 0.1
     loss: Literal["ce", "bce"] = "ce"
-    bce_threshold: float | None = None
-    head_std: float | None = 2e-5
-    crop_pct: float = 0.95
+    bce_threshold: Rate | None = None
+    head_std: Annotated[float, Interval(gt=0, le=2)] | None = 2e-5
+    crop_pct: CropPct = 0.95
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_optimizer(self.training, "Finetune.training")
+        check_auto_augment("Finetune.auto_augment", self.auto_augment)
         if self.bce_threshold is not None and self.loss != "bce":
             raise ValueError(f"bce_threshold {self.bce_threshold} has no effect on loss {self.loss}; set loss to bce")
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cim_bench.common.ranges import CropPct
 from cim_bench.common.seeds import seed_all
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
@@ -17,6 +18,7 @@ from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform, SingleRandomResizedCrop
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.inference import run_models
+from cim_bench.engine.optimizers import check_optimizer
 from cim_bench.engine.samples import Augmented, TrainSet
 from cim_bench.evals.classes import chance
 from cim_bench.evals.learning import class_frequencies, learned, log, not_learned
@@ -59,7 +61,16 @@ class LinearProbe(Evaluator):
     training: Training = field(default_factory=mae_linear_training)
     feature: Feature = "cls"
     augment: Literal["crop", "none"] = "crop"
-    crop_pct: float = 0.875
+    crop_pct: CropPct = 0.875
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_optimizer(self.training, "LinearProbe.training")
+        for name, off in (("layer_decay", None), ("weight_decay", 0.0)):
+            if (value := getattr(self.training, name)) != off:
+                raise ValueError(
+                    f"LinearProbe.training.{name} is {value}, and has no effect on a head alone; set it to {off}"
+                )
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """Top-1 of the last epoch's head."""

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from cim_bench.common.ranges import CropPct
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.parts import Part, split_parts
@@ -53,7 +54,7 @@ class Shift(SetEvaluator):
     data: Data = field(default_factory=lambda: Data(name="imagenet-a", root="data/imagenet-a", val_split="."))
     labels: Literal["folder", "index", "real"] = "folder"
     clean: bool = False
-    crop_pct: float = 0.875
+    crop_pct: CropPct = 0.875
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """The shifted set, and the clean one if it is measured."""

@@ -16,7 +16,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate.utils import broadcast
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -24,6 +23,7 @@ from cim_bench.common.progress import Meter
 from cim_bench.common.seeds import seed_all
 from cim_bench.engine.devices import make_accelerator, one_thread
 from cim_bench.engine.log import TrainingLog
+from cim_bench.engine.optimizers import make_optimizer
 from cim_bench.engine.resume import RESUME, read_resume, write_resume
 from cim_bench.engine.samples import TrainSet
 from cim_bench.engine.schedule import Steps, StepSampler, learning_rate
@@ -70,12 +70,7 @@ class Fit:
         self.samples, self.raw = samples, model
         self.engine = make_accelerator(machine, training.precision)
         self.steps = Steps.plan(len(samples), training, machine, self.engine.num_processes)
-        kwargs: dict[str, Any] = (
-            {"betas": training.betas}
-            if "adam" in training.optimizer or training.optimizer == "lamb"
-            else {"momentum": training.momentum}
-        )
-        optimizer = create_optimizer_v2(groups, opt=training.optimizer, lr=training.base_lr, weight_decay=0.0, **kwargs)
+        optimizer = make_optimizer(groups, training)
         compiled = torch.compile(model) if machine.compile else model
         self.model, self.optimizer = self.engine.prepare(compiled, optimizer)
         self.parameters = [p for group in groups for p in group["params"]]
@@ -153,7 +148,9 @@ class Fit:
                     f"from now on, the effective batch stays {self.training.effective_batch}",
                     file=sys.stderr,
                 )
-        norm = self.engine.clip_grad_norm_(self.parameters, self.training.clip_grad or math.inf)
+        norm = self.engine.clip_grad_norm_(
+            self.parameters, math.inf if self.training.clip_grad is None else self.training.clip_grad
+        )
         self.optimizer.step()
         return {"lr": lr, "grad_norm": float(norm), **outputs}
 

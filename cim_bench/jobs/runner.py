@@ -16,6 +16,7 @@ from cim_bench.common.files import check_writable
 from cim_bench.contracts.executor import Job, JobResult, Status
 from cim_bench.engine.devices import is_main, make_accelerator
 from cim_bench.jobs.evaluation import Evaluations
+from cim_bench.jobs.fitting import check_subjects
 from cim_bench.jobs.plan import is_absent, left_out, make_plan, select_jobs
 from cim_bench.jobs.pretraining import pretrain
 from cim_bench.jobs.resolved import loads, write_benchmark
@@ -54,6 +55,14 @@ class Runner:
         """What subjects with jobs do not pass through, a sentence each."""
         return left_out(self.benchmark, {job.subject for job in self.jobs})
 
+    def check(self) -> None:
+        """Refuse pretexts that do not fit their architectures, before anything is planned or run.
+
+        Raises:
+            ValueError: Naming the subject.
+        """
+        check_subjects(self.benchmark, dict.fromkeys(job.subject for job in self.jobs))
+
     def run(self, on_end: Callable[[JobResult], None] = lambda _: None) -> dict[str, JobResult]:
         """Have the benchmark's executor run every job whose needs are met.
 
@@ -65,8 +74,10 @@ class Runner:
 
         Raises:
             OSError: If the output folder cannot be written.
-            ValueError: If the executor's settings do not fit the jobs or this machine.
+            ValueError: If a pretext and its architecture, or the executor's settings and the jobs or this machine, do
+                not fit together.
         """
+        self.check()
         check_writable(self.output)
         if is_main():
             write_benchmark(self.benchmark, self.output)

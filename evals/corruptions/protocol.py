@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from cim_bench.common.ranges import CropPct, NotNegative, Pixels
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.parts import Part, split_parts
@@ -57,9 +58,9 @@ class Corruptions(SetEvaluator):
 
     source: Literal["released", "generated"] = "released"
     data: Data = field(default_factory=lambda: Data(name="imagenet-c", root="data/imagenet-c"))
-    size: int = 224
-    subset: int = 5000
-    crop_pct: float = 0.875
+    size: Pixels = 224
+    subset: NotNegative = 5000
+    crop_pct: CropPct = 0.875
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """All 75 folders, or the images to corrupt."""

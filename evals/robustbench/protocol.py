@@ -14,12 +14,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 from cim_bench.common.numbers import ROUNDING
+from cim_bench.common.ranges import CropPct, Distinct, Positive
 from cim_bench.common.seeds import sample_seed
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
@@ -52,7 +54,7 @@ from cim_bench.records.measurement import Measurement
 from cim_bench.spec import Data
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-ATTACKS = (*STANDARD, "apgd-dlr", "fab")
+Attack = Literal["apgd-ce", "apgd-t", "fab-t", "square", "apgd-dlr", "fab"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +76,13 @@ class RobustBench(Evaluator):
     version: ClassVar[int] = 1
     needs: ClassVar[Literal["backbone", "classifier"]] = "classifier"
 
-    eps: float = 4 / 255
-    attacks_to_run: tuple[str, ...] = ()
+    eps: Annotated[float, Interval(gt=0, le=1)] = 4 / 255
+    attacks_to_run: Annotated[tuple[Attack, ...], Distinct()] = ()
     corruptions: Literal["released", "generated", "off"] = "released"
-    n_examples: int = 5000
+    n_examples: Positive = 5000
     data: Data | None = None
     corrupted: Data = field(default_factory=lambda: Data(name="imagenet-c", root="data/imagenet-c"))
-    crop_pct: float = 0.875
+    crop_pct: CropPct = 0.875
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """The validation images, and the released folders of corrupted ones."""
@@ -131,11 +133,6 @@ class RobustBench(Evaluator):
         return images.take(leaderboard_places(images, self.n_examples, ctx.seed))
 
     def _check(self, model: Backbone) -> None:
-        unknown = sorted(set(self.attacks_to_run) - set(ATTACKS))
-        if unknown:
-            raise ValueError(f"AutoAttack has no attack {unknown[0]!r}; choose from {', '.join(ATTACKS)}")
-        if not 0 < self.eps <= 1:
-            raise ValueError(f"eps {self.eps} must be positive and at most 1, e.g. 0.01569 for 4/255")
         dlr = {"apgd-t", "apgd-dlr"} & set(self.attacks_to_run or STANDARD)
         if dlr and model.num_classes < 4:
             raise ValueError(
