@@ -16,7 +16,7 @@ from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform, SingleRandomResizedCrop
 from cim_bench.engine.fit import clear_resume, fit
-from cim_bench.engine.inference import run_models
+from cim_bench.engine.inference import check_finite, run_models
 from cim_bench.engine.samples import Augmented, TrainSet
 from cim_bench.evals.metrics import accuracy
 from cim_bench.models.backbone import Backbone, Feature
@@ -86,7 +86,9 @@ class LinearProbe(Evaluator):
         )
         clear_resume(ctx.folder)
         with torch.no_grad():
-            predictions = head.eval().cpu()(queries["f"]).argmax(dim=1)
+            logits = head.eval().cpu()(queries["f"])
+        check_finite(logits, val, "logits")
+        predictions = logits.argmax(dim=1)
         ctx.save_outcomes(val, labels, predictions)
         value, n = accuracy(predictions, labels)
         yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)

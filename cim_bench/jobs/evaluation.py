@@ -16,6 +16,7 @@ from cim_bench.jobs.state import Evaluation, JobStates
 from cim_bench.models.backbone import Backbone, load_backbone
 from cim_bench.models.checkpoint import load_checkpoint
 from cim_bench.records.measurement import Measurement
+from cim_bench.records.outcomes import constant_answers, outcome_files
 from cim_bench.records.record import Record
 from cim_bench.records.store import PARTIAL, RECORDS_FILE, write_records
 
@@ -102,6 +103,8 @@ class Evaluations:
         folder = evaluation.folder / PARTIAL if partial else evaluation.folder
         if not is_main() or (folder / RECORDS_FILE).exists():
             return
+        kept = outcome_files(evaluation.folder, partial=partial)
+        constant = filter(None, [constant_answers(kept, evaluation.protocol)])
         common: dict[str, Any] = {
             "key": evaluation.key,
             "subject": subject_info(evaluation.job.subject, evaluation.meta),
@@ -109,6 +112,6 @@ class Evaluations:
             "provenance": self.states.provenance(
                 duration_s=time.monotonic() - started, data=self.states.fingerprint(evaluation.evaluator)
             ),
-            "warnings": (*self.states.subjects.warnings(evaluation.job.subject), *context.warnings),
+            "warnings": (*self.states.subjects.warnings(evaluation.job.subject), *context.warnings, *constant),
         }
         write_records(folder, [Record(measurement=measurement, **common) for measurement in found])
