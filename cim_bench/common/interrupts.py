@@ -29,7 +29,7 @@ def raising_terminated() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Hold the first SIGINT or SIGTERM back until it is asked for; a second one acts at once.
+    """Hold SIGINT and SIGTERM back until they are asked for, or until the end; a second Ctrl-C acts at once.
 
     Signals that Python does not handle (SIGTERM outside of the command) act as ever.
 
@@ -40,7 +40,7 @@ def held_back() -> Iterator[Callable[[Callable[[], None]], None]]:
 
     def hold(handler: Handler) -> Handler:
         def note(number: int, frame: FrameType | None) -> None:
-            if waiting:
+            if waiting and number == signal.SIGINT:
                 handler(number, frame)
             waiting.append(lambda: handler(number, None))
 
@@ -56,6 +56,7 @@ def held_back() -> Iterator[Callable[[Callable[[], None]], None]]:
     present = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with _handlers({number: hold(handler) for number, handler in present.items() if callable(handler)}):
         yield let_act
+    let_act(lambda: None)
 
 
 def leave_to_parent() -> None:

@@ -116,7 +116,8 @@ class Fit:
                 if now - saved >= self.machine.save_every_s and done < steps.total:
                     self._save(done)
                     saved = time.monotonic()
-                let_act(functools.partial(self._save, done))
+                if done < steps.total:
+                    let_act(functools.partial(self._save, done))
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
             raise NonFiniteLossError(f"{self.title}: weights are not finite after {steps.total} steps; lower the rate")
         for buffer in self.raw.buffers():  # since its last pass each process has BatchNorm statistics of its own

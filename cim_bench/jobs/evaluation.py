@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cim_bench.common.files import remove, unfinished_writes
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.engine.devices import is_main, make_accelerator
@@ -76,6 +77,8 @@ class Evaluations:
     def _context(self, evaluation: Evaluation) -> Context:
         if is_main():
             evaluation.folder.mkdir(parents=True, exist_ok=True)
+            for left in unfinished_writes(evaluation.folder):
+                remove(left)
         benchmark = self.states.benchmark
         return Context(
             data=benchmark.data,

@@ -124,12 +124,12 @@ class Runner:
             return JobResult(job=job, status="done" if progress == "finished" else "partial")
         error = death or self.states.failure(job) or unreadable or "its process left no records"
         if error != self.states.failure(job):
-            self.states.record_failure(job, error)
+            self._record_failure(job, error)
         return JobResult(job=job, status="failed", error=error)
 
     def block(self, job: Job, needs: Sequence[str]) -> JobResult:
         """Record that a job cannot run because jobs that it needs failed."""
-        self.states.record_failure(job, f"blocked: {', '.join(needs)} failed")
+        self._record_failure(job, f"blocked: {', '.join(needs)} failed")
         return JobResult(job=job, status="blocked", error=f"needs {' and '.join(needs)}")
 
     def run_here(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
@@ -178,8 +178,12 @@ class Runner:
     def _result(self, job: Job, status: Status, error: str) -> JobResult:
         if not error:
             return JobResult(job=job, status=status)
-        self.states.record_failure(job, error)
+        self._record_failure(job, error)
         return JobResult(job=job, status="failed", error=error)
+
+    def _record_failure(self, job: Job, error: str) -> None:
+        """Keep an error; where that fails too, as on a full disk, it is only told, and the other jobs go on."""
+        attempt(lambda: self.states.record_failure(job, error))
 
 
 def attempt(work: Callable[[], T]) -> tuple[T | None, str]:

@@ -71,14 +71,13 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
 
     Raises:
         FileNotFoundError: If `runs` does not exist.
-        OSError: If `out` cannot be written.
         IncompleteError: As in `cim_cvpr2023.report`.
     """
     problems: list[str] = []
     frame = cim_cvpr2023.load_frame(runs, keys, problems)
     matrix = cim_cvpr2023.made_of({"matrix": lambda: (top1_matrix(frame), robustness_matrix(frame))}, problems)
     texts = matrix | cim_cvpr2023.tables(frame, problems)
-    return cim_cvpr2023.checked(cim_cvpr2023.write_texts(texts, runs, out), problems, runs)
+    return cim_cvpr2023.checked(cim_cvpr2023.write_texts(texts, runs, out, problems), problems, runs)
 
 
 def top1_matrix(frame: pd.DataFrame) -> FilledTable:

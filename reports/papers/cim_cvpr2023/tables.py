@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from cim_bench.common.errors import IncompleteError
+from cim_bench.common.errors import IncompleteError, one_sentence
 from cim_bench.common.files import write_atomic
 from cim_bench.records.record import Record
 from cim_bench.records.store import read_runs
@@ -133,14 +133,13 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
 
     Raises:
         FileNotFoundError: If `runs` does not exist.
-        OSError: If `out` cannot be written.
         ValueError: If there is no measured record.
-        IncompleteError: After all else was written, if records are damaged or contradict each other, or if the outcomes
-            of a job cannot be read.
+        IncompleteError: After all else was done, if records are damaged or contradict each other, if the outcomes of a
+            job cannot be read, or if `out` cannot be written.
     """
     problems: list[str] = []
     texts = tables(load_frame(runs, keys, problems), problems)
-    return checked(write_texts(texts, runs, out), problems, runs)
+    return checked(write_texts(texts, runs, out, problems), problems, runs)
 
 
 def checked(text: str, problems: Sequence[str], runs: Path) -> str:
@@ -157,12 +156,15 @@ def checked(text: str, problems: Sequence[str], runs: Path) -> str:
     return text
 
 
-def write_texts(texts: Texts, runs: Path, out: Path | None) -> str:
-    """Write the files of some tables and return their Markdown; arguments and errors as in `report`."""
+def write_texts(texts: Texts, runs: Path, out: Path | None, problems: list[str]) -> str:
+    """Write the files of some tables and return their Markdown; if that fails, `problems` gets a sentence."""
     folder = out or (runs if runs.is_dir() else runs.parent)
-    for name, (markdown, csv) in texts.items():
-        write_atomic(folder / f"{name}.md", markdown)
-        write_atomic(folder / f"{name}.csv", csv)
+    try:
+        for name, (markdown, csv) in texts.items():
+            write_atomic(folder / f"{name}.md", markdown)
+            write_atomic(folder / f"{name}.csv", csv)
+    except OSError as error:
+        problems.append(one_sentence(error))
     return "\n".join(markdown for markdown, _ in texts.values())
 
 
