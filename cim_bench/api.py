@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,9 @@ import pandas as pd
 
 from cim_bench import registry
 from cim_bench.benchmark import Benchmark, Pretraining
+from cim_bench.common.errors import IncompleteError
 from cim_bench.common.files import check_writable
+from cim_bench.common.streams import say
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.contracts.executor import Executor, JobResult
 from cim_bench.engine.devices import is_main, process_count
@@ -38,12 +39,14 @@ class BenchmarkResult:
         jobs: How each job ended.
         records: The records of its jobs, made now or before, and of those that failed.
         tables: Its tables as Markdown; empty if nothing was measured.
+        problems: Why tables or rows are missing, a sentence each: files of records or outcomes that are damaged.
     """
 
     output: Path
     jobs: tuple[JobResult, ...]
     records: tuple[Record, ...]
     tables: str
+    problems: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[JobResult, ...]:
@@ -185,9 +188,21 @@ def run(recipe: Benchmark | str, output: str | Path | None = None, *, jobs: Sequ
     results = runner.run(_print_result)
     keys = runner.keys()
     names = {job.subject for job in runner.jobs}
-    found = [r for r, _ in read_runs(folder) if r.key in keys or (r.measurement is None and r.subject.name in names)]
-    text = tables(folder, folder, keys) if is_main() and (keys or not results) else ""
-    return BenchmarkResult(output=folder, jobs=tuple(results.values()), records=tuple(found), tables=text)
+    problems: list[str] = []
+    every = [record for record, _ in read_runs(folder, problems)]
+    found = [r for r in every if r.key in keys or (r.measurement is None and r.subject.name in names)]
+    text = ""
+    try:
+        text = tables(folder, folder, keys) if is_main() and (keys or not results) else ""
+    except IncompleteError as error:
+        text, problems = error.made, [*dict.fromkeys([*problems, *error.problems])]
+    return BenchmarkResult(
+        output=folder,
+        jobs=tuple(results.values()),
+        records=tuple(found),
+        tables=text,
+        problems=tuple(problems),
+    )
 
 
 def train_checkpoint(recipe: Pretraining | str, output: str | Path | None = None) -> TrainedCheckpoint:
@@ -243,4 +258,4 @@ def _frame(records: Sequence[Record]) -> pd.DataFrame:
 
 def _print_result(result: JobResult) -> None:
     if is_main():
-        print(f"{result.status:8s}{result.job.name} {result.error}".rstrip(), file=sys.stderr, flush=True)
+        say(f"{result.status:8s}{result.job.name} {result.error}".rstrip())

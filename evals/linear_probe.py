@@ -17,7 +17,7 @@ from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform, SingleRandomResizedCrop
 from cim_bench.engine.fit import clear_resume, fit
-from cim_bench.engine.inference import run_models
+from cim_bench.engine.inference import check_finite, run_models
 from cim_bench.engine.optimizers import check_optimizer
 from cim_bench.engine.samples import Augmented, TrainSet
 from cim_bench.evals.classes import chance
@@ -106,7 +106,9 @@ class LinearProbe(Evaluator):
         batch, classes = self.training.effective_batch, train.classes
         ctx.warnings.extend(not_learned(last_epoch, images=len(train), batch=batch, classes=len(classes)))
         with torch.no_grad():
-            predictions = head.eval().cpu()(queries["f"]).argmax(dim=1)
+            logits = head.eval().cpu()(queries["f"])
+        check_finite(logits, val, "logits")
+        predictions = logits.argmax(dim=1)
         ctx.save_outcomes(val, labels, predictions)
         value, n = accuracy(predictions, labels)
         yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, chance=chance(classes))

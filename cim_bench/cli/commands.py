@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cim_bench import registry
+from cim_bench.common.streams import say
 
 if TYPE_CHECKING:
     from cim_bench.benchmark import Benchmark
@@ -118,8 +118,15 @@ def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False, onl
         if result.tables:
             print(result.tables)
         for job in result.failed:
-            print(f"cim-bench: {job.job.name} {job.status}: {job.error}", file=sys.stderr)
-    return 1 if result.failed else 0
+            say(f"cim-bench: {job.job.name} {job.status}: {job.error}")
+    return 1 if _say_problems(result.problems) or result.failed else 0
+
+
+def _say_problems(problems: Sequence[str]) -> bool:
+    """What is missing, and whether anything is."""
+    for problem in problems:
+        say(f"cim-bench: {problem}")
+    return bool(problems)
 
 
 def command_job(options: argparse.Namespace, _fields: Sequence[str]) -> int:
@@ -162,9 +169,16 @@ def command_clean(options: argparse.Namespace, _fields: Sequence[str]) -> int:
 
 def command_report(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """Tables from records."""
+    from cim_bench.common.errors import IncompleteError
+
     folder = options.runs if options.runs.is_dir() else options.runs.parent
     tables = registry.load(registry.target("tables", options.tables))
-    print(tables(options.runs, options.output or folder, None))
+    try:
+        print(tables(options.runs, options.output or folder, None))
+    except IncompleteError as error:
+        if error.made:
+            print(error.made)
+        return int(_say_problems(error.problems))
     return 0
 
 
@@ -204,8 +218,9 @@ def command_compare(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """Paired tests of two subjects."""
     from cim_bench.reports.compare import compare
 
-    print(compare(options.a, options.b, seed=options.seed).markdown())
-    return 0
+    found = compare(options.a, options.b, seed=options.seed)
+    print(found.markdown())
+    return int(_say_problems(found.problems))
 
 
 def command_data(options: argparse.Namespace, _fields: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from cim_bench.common.interrupts import leave_to_parent
 from cim_bench.spec import Machine
 
 LAUNCH = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what accelerate and torchrun tell each process
@@ -84,3 +85,4 @@ def make_accelerator(machine: Machine, precision: str = "fp32") -> Accelerator:
 def one_thread(_: int) -> None:
     """``worker_init_fn`` of a DataLoader: torch takes one thread, since several workers share the cores."""
     torch.set_num_threads(1)
+    leave_to_parent()

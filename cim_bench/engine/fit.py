@@ -7,8 +7,8 @@ a run that was killed and started again ends with the same weights as one that w
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +19,10 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from cim_bench.common.interrupts import held_back
 from cim_bench.common.progress import Meter
 from cim_bench.common.seeds import seed_all
+from cim_bench.common.streams import say
 from cim_bench.engine.devices import make_accelerator, one_thread
 from cim_bench.engine.log import TrainingLog
 from cim_bench.engine.optimizers import make_optimizer
@@ -46,7 +48,7 @@ class TrainsOnFeatures(Protocol):
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; the message names step, files and the last good resume point."""
+    """The loss or the last weights became NaN or infinite; the message names the step, and what can be done."""
 
 
 class Fit:
@@ -108,6 +110,8 @@ class Fit:
         with (
             Meter(self.title, steps.total, start=self.start, show=main) as meter,
             TrainingLog(self.folder, self.start, main) as log,
+            # of several processes each would stop after another step
+            held_back() if self.engine.num_processes == 1 else contextlib.nullcontext(_nothing) as let_act,
         ):
             for step in range(self.start, steps.total):
                 outputs = self._step(step, [next(batches) for _ in range(steps.accumulation)])
@@ -126,6 +130,10 @@ class Fit:
                 if now - saved >= self.machine.save_every_s and done < steps.total:
                     self._save(done)
                     saved = time.monotonic()
+                if done < steps.total:
+                    let_act(functools.partial(self._save, done))
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+            raise NonFiniteLossError(f"{self.title}: weights are not finite after {steps.total} steps; lower the rate")
         for buffer in self.raw.buffers():  # since its last pass each process has BatchNorm statistics of its own
             broadcast(buffer)
         return {key: value / steps.per_epoch for key, value in self.last_epoch.items()}
@@ -143,10 +151,9 @@ class Fit:
                 if self.splits >= self.steps.micro_batch:
                     raise
                 self.splits *= 2
-                print(
+                say(
                     f"{self.title}: out of memory; passes of {self.steps.micro_batch // self.splits} images "
-                    f"from now on, the effective batch stays {self.training.effective_batch}",
-                    file=sys.stderr,
+                    f"from now on, the effective batch stays {self.training.effective_batch}"
                 )
         norm = self.engine.clip_grad_norm_(
             self.parameters, math.inf if self.training.clip_grad is None else self.training.clip_grad
@@ -224,13 +231,13 @@ class Fit:
             if self.engine.is_main_process:
                 aside = path.with_name(f"{RESUME}.unusable")
                 path.replace(aside)
-                print(f"{self.title}: {problem}; it is kept as {aside.name}, and training starts anew", file=sys.stderr)
+                say(f"{self.title}: {problem}; it is kept as {aside.name}, and training starts anew")
             return 0
         self.raw.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] and self.engine.scaler is not None:
             self.engine.scaler.load_state_dict(state["scaler"])
-        self.last_epoch = dict(state.get("last_epoch", {}))
+        self.last_epoch = dict(state["last_epoch"])
         return int(state["step"])
 
 
@@ -283,6 +290,10 @@ def fit(
 def clear_resume(folder: Path) -> None:
     """Remove the resume point of a finished run, once its result is safe."""
     (folder / RESUME).unlink(missing_ok=True)
+
+
+def _nothing(_before: Callable[[], None]) -> None:
+    """Takes the place of what lets a signal act, where none is held back."""
 
 
 def _split(batch: MicroBatch, parts: int) -> list[MicroBatch]:

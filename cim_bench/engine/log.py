@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -33,16 +35,28 @@ class TrainingLog:
 
     def __exit__(self, *_: object) -> None:
         if self.main:
-            self.board.close()
+            with self._named():
+                self.board.close()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Append one line, and one point of each value's curve."""
         if not self.main:
             return
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for key, value in values.items():
-            self.board.add_scalar(key, value, step)
+        with self._named():
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+            for key, value in values.items():
+                self.board.add_scalar(key, value, step)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """An error of a full disk names the log; the operating system tells no name where an open file is written."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot write {self.path} and the curves beside it: {error.strerror}; free space"
+            ) from error
 
 
 def _step(line: str) -> int:

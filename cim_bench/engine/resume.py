@@ -64,7 +64,7 @@ def read_resume(path: Path, key: str, steps: int, model: nn.Module, optimizer: M
     return state
 
 
-_KEYS = {"schema", "key", "step", "model", "optimizer", "scaler"}
+_KEYS = {"schema", "key", "step", "last_epoch", "model", "optimizer", "scaler"}
 
 
 def _misfits(state: Mapping[str, Any], model: nn.Module, optimizer: Mapping[str, Any]) -> Iterator[str]:

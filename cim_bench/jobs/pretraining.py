@@ -8,10 +8,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cim_bench.benchmark import Pretraining
+from cim_bench.common.files import remove, unfinished_writes
 from cim_bench.common.seeds import seed_all
 from cim_bench.contracts.pretext import PretextModel
 from cim_bench.data.images import ImageSet
-from cim_bench.engine.devices import make_accelerator
+from cim_bench.engine.devices import is_main, make_accelerator
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.samples import Augmented
 from cim_bench.engine.schedule import weight_decay_groups
@@ -39,6 +40,9 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
     target = folder / CHECKPOINT
     if is_trained(folder, key):
         return read_meta(target)
+    if is_main():
+        for left in unfinished_writes(folder):
+            remove(left)
     images = ImageSet(recipe.data, recipe.data.train_split)
     seed_all(recipe.seed, "weights")
     model = recipe.pretext.build(recipe.arch)

@@ -13,8 +13,10 @@ from typing import TypeVar
 from cim_bench.benchmark import Benchmark
 from cim_bench.common.errors import one_sentence
 from cim_bench.common.files import check_writable
+from cim_bench.common.streams import say
 from cim_bench.contracts.executor import Job, JobResult, Status
 from cim_bench.engine.devices import is_main, make_accelerator
+from cim_bench.engine.inference import NonFiniteOutputError
 from cim_bench.jobs.evaluation import Evaluations
 from cim_bench.jobs.fitting import check_subjects
 from cim_bench.jobs.plan import is_absent, left_out, make_plan, select_jobs
@@ -82,7 +84,7 @@ class Runner:
         if is_main():
             write_benchmark(self.benchmark, self.output)
             for sentence in self.left_out:
-                print(sentence, file=sys.stderr)
+                say(sentence)
         results: dict[str, JobResult] = {}
         for result in self.benchmark.executor.execute(self):
             results[result.job.name] = result
@@ -133,12 +135,12 @@ class Runner:
             return JobResult(job=job, status="done" if progress == "finished" else "partial")
         error = death or self.states.failure(job) or unreadable or "its process left no records"
         if error != self.states.failure(job):
-            self.states.record_failure(job, error)
+            self._record_failure(job, error)
         return JobResult(job=job, status="failed", error=error)
 
     def block(self, job: Job, needs: Sequence[str]) -> JobResult:
         """Record that a job cannot run because jobs that it needs failed."""
-        self.states.record_failure(job, f"blocked: {', '.join(needs)} failed")
+        self._record_failure(job, f"blocked: {', '.join(needs)} failed")
         return JobResult(job=job, status="blocked", error=f"needs {' and '.join(needs)}")
 
     def run_here(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
@@ -156,10 +158,11 @@ class Runner:
             else:
                 yield self._result(job, "done" if made else "skipped", error)
         if todo:
-            status, error = attempt(lambda: Evaluations(self.states).measure(todo))
+            odd: dict[str, str] = {}
+            status, error = attempt(lambda: self._measure(todo, odd))
             make_accelerator(self.benchmark.machine).wait_for_everyone()  # before another process looks for records
-            for evaluation in todo:
-                yield self._result(evaluation.job, status or "failed", error)
+            for job in (evaluation.job for evaluation in todo):
+                yield self._result(job, status or "failed", odd.get(job.subject, error))
 
     def _start(self, job: Job) -> Evaluation | bool | None:
         """Make a checkpoint (False: it is there), or prepare an evaluation (None: it is there)."""
@@ -173,11 +176,25 @@ class Runner:
         Evaluations(self.states).prepare(evaluation)
         return evaluation
 
+    def _measure(self, todo: Sequence[Evaluation], odd: dict[str, str]) -> Status:
+        """Measure together; a model of a shared pass whose outputs are not finite is left out, its error in `odd`."""
+        while True:
+            try:
+                return Evaluations(self.states).measure([e for e in todo if e.job.subject not in odd])
+            except NonFiniteOutputError as error:
+                if len(todo) - len(odd) < 2:
+                    raise
+                odd[error.model] = one_sentence(error)
+
     def _result(self, job: Job, status: Status, error: str) -> JobResult:
         if not error:
             return JobResult(job=job, status=status)
-        self.states.record_failure(job, error)
+        self._record_failure(job, error)
         return JobResult(job=job, status="failed", error=error)
+
+    def _record_failure(self, job: Job, error: str) -> None:
+        """Keep an error; where that fails too, as on a full disk, it is only told, and the other jobs go on."""
+        attempt(lambda: self.states.record_failure(job, error))
 
 
 def attempt(work: Callable[[], T]) -> tuple[T | None, str]:

@@ -45,6 +45,19 @@ def outcomes_file(folder: Path, part: str) -> Path:
     return folder / OUTCOMES / f"{part}.parquet"
 
 
+def outcome_files(folder: Path, *, partial: bool = False) -> list[Path]:
+    """The Parquet files of a job folder: the parts in ``outcomes/``, or the ``outcomes.parquet`` of older runs.
+
+    Args:
+        folder: The job's.
+        partial: Only the parts of the subset that is measured first, on which partial records rest; later parts are
+            there while the job goes on.
+    """
+    parts = sorted((folder / OUTCOMES).glob("[!.]*-subset.parquet" if partial else "[!.]*.parquet"))
+    single = folder / f"{OUTCOMES}.parquet"
+    return parts or ([single] if single.exists() else [])
+
+
 def write_outcomes(
     file: Path,
     ids: Sequence[str],
@@ -147,6 +160,25 @@ def facets_by_column(table: pa.Table, protocol: ProtocolInfo) -> dict[str, Facet
                 json.loads(kept) if kept else column_facets(field.name, protocol.evaluator, protocol.settings)
             )
     return found
+
+
+def constant_answers(files: Iterable[Path], protocol: ProtocolInfo) -> str:
+    """That all images got one answer though their labels differ, as one sentence; empty if none of them did so.
+
+    Raises:
+        ValueError: Naming the file, if one is damaged.
+    """
+    ranges: dict[FacetKey, set[int]] = {}
+    labels: dict[FacetKey, set[int]] = {}
+    for file in files:
+        table = read_outcomes(file)
+        for column, facets in facets_by_column(table, protocol).items():
+            ranges.setdefault(facet_key(facets), set()).update(pc.min_max(table[column]).as_py().values())
+            labels.setdefault(facet_key(facets), set()).update(pc.min_max(table[KEYS[1]]).as_py().values())
+    odd = [facets for facets, found in ranges.items() if len(found) == 1 and len(labels[facets]) > 1]
+    names = [column_name(dict(facets), protocol.settings) for facets in odd if len(odd) < len(ranges)]
+    under = f" under {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
+    return f"all images got the same answer{under}: the model does not tell them apart" if odd else ""
 
 
 def tally(files: Iterable[Path], protocol: ProtocolInfo) -> list[Count]:

@@ -48,14 +48,18 @@ def read_records(path: Path) -> Iterator[Record]:
             try:
                 yield Record.from_json(line.decode())
             except ValueError as error:
-                raise ValueError(f"{file}, line {number}: {error}") from error
+                raise ValueError(f"{file}, line {number}: {error}; delete the file and run its job again") from error
 
 
-def read_runs(path: Path) -> list[tuple[Record, Path]]:
+def read_runs(path: Path, problems: list[str] | None = None) -> list[tuple[Record, Path]]:
     """Records of one file, or of every job below a folder in sorted order, each with its job's folder.
 
     An unfinished job keeps what it has in ``partial/records.jsonl``. Once ``records.jsonl`` is beside that folder,
     the job is complete and the partial records are left out.
+
+    Args:
+        path: The file or folder.
+        problems: Gets a sentence for each damaged file, whose records are all left out; without it, one is an error.
 
     Raises:
         FileNotFoundError: If `path` does not exist.
@@ -69,5 +73,10 @@ def read_runs(path: Path) -> list[tuple[Record, Path]]:
             whole = folder / RECORDS_FILE
             if whole.exists() and whole.stat().st_size:
                 continue
-        found.extend((record, folder) for record in read_records(file))
+        try:
+            found.extend([(record, folder) for record in read_records(file)])
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
     return found

@@ -72,15 +72,13 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
 
     Raises:
         FileNotFoundError: If `runs` does not exist.
-        OSError: If `out` cannot be written.
-        ValueError: If the records contradict each other, or if the outcomes of a job cannot be read.
+        IncompleteError: As in `cim_cvpr2023.report`.
     """
-    frame = cim_cvpr2023.load_frame(runs, keys)
-    filled = (top1_matrix(frame), robustness_matrix(frame))
-    matrix = {"matrix": (robustness.markdown(filled), robustness.csv_text(filled))}
-    # First, so that it is there even if two records contradict each other in a table below.
-    first = cim_cvpr2023.write_texts(matrix, runs, out)
-    return "\n".join(filter(None, [first, cim_cvpr2023.write_texts(cim_cvpr2023.tables(frame), runs, out)]))
+    problems: list[str] = []
+    frame = cim_cvpr2023.load_frame(runs, keys, problems)
+    matrix = cim_cvpr2023.made_of({"matrix": lambda: (top1_matrix(frame), robustness_matrix(frame))}, problems)
+    texts = matrix | cim_cvpr2023.tables(frame, problems)
+    return cim_cvpr2023.checked(cim_cvpr2023.write_texts(texts, runs, out, problems), problems, runs)
 
 
 def top1_matrix(frame: pd.DataFrame) -> FilledTable:

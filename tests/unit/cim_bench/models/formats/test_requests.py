@@ -13,9 +13,9 @@ import torch
 
 from cim_bench.models.backbone import create_net, load_backbone
 from cim_bench.models.checkpoint import Meta, save_checkpoint
+from cim_bench.models.formats.checks import NO_SINCOS, SINCOS, SINCOS_MOCO3, sincos_table_of
 from cim_bench.models.formats.format import readable
 from cim_bench.models.formats.opening import checkpoint_kind, open_checkpoint
-from cim_bench.models.formats.checks import NO_SINCOS, SINCOS, SINCOS_MOCO3, sincos_table_of
 from cim_bench.models.positions import sincos_positions
 from cim_bench.spec import Arch, FromCheckpoint
 
