@@ -5,7 +5,7 @@
 | read | `read` | state dicts by entry, ``args``, and what lies beside the file; nothing in it runs |
 | identify | `identify` (`candidates`, `explain`; the declarations in `catalogue`) | one `Format`, and what told it |
 | rename | `rename` | weights under timm's names, in fp32 |
-| measure | `measure`, `normalisation`, `training_metadata` | the architecture, the normalisation, the epochs: a `Meta` |
+| measure | `measure`, `normalisation`, `training_metadata` | network, normalisation, epochs: a `Meta` |
 | fit | `fit` | positions on the grid of the input size, keys and shapes exactly those of the network |
 | report | here | a `Checkpoint` and its `LoadReport` |
 

@@ -42,7 +42,7 @@ def without_class_position(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_key_bias(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The bias of queries and values; that of keys is masked with 0 (dinov3, layers/attention.py, LinearKMaskedBias)."""
+    """The bias of queries and values; that of keys is masked (dinov3, layers/attention.py, LinearKMaskedBias)."""
     changed = dict(state)
     for name in [key for key in state if key.endswith(".attn.qkv.bias")]:
         query, _, value = changed.pop(name).chunk(3)

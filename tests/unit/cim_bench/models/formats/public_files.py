@@ -151,8 +151,11 @@ def jepa(state: State, other: State, *, context: bool = False) -> Any:
     target, online = (other, state) if context else (state, other)
     predictor = under("module.", some("mask_token", "predictor_proj.bias"))
     return {
-        "encoder": under("module.", online), "target_encoder": under("module.", target), "predictor": predictor, "epoch": 8
-    }  # fmt: skip
+        "encoder": under("module.", online),
+        "target_encoder": under("module.", target),
+        "predictor": predictor,
+        "epoch": 8,
+    }
 
 
 def eva2_name(key: str) -> str:
@@ -196,16 +199,26 @@ def dino3_teacher(state: State, other: State) -> Any:
 
 
 HF_NAMES = (
-    (r"^(cls_token|reg_token|pos_embed)$", r"embeddings.\1"), ("pos_embed", "position_embeddings"), ("reg_token", "register_tokens"),
-    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."), (r"^norm\.", "layernorm."), (r"^fc_norm\.", "pooler.layernorm."),
-    (r"^rel_pos_bias\.", "encoder.relative_position_bias."), (r"^blocks\.", "encoder.layer."), (r"\.gamma_([12])$", r".lambda_\1"),
-    (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"), (r"\.attn\.proj\.", ".attention.output.dense."),
-    (r"\.attn\.(relative_position_bias_table)", r".attention.attention.relative_position_bias.\1"), (r"\.attn\.", ".attention.attention."),
-)  # fmt: skip
+    (r"^(cls_token|reg_token|pos_embed)$", r"embeddings.\1"),
+    ("pos_embed", "position_embeddings"),
+    ("reg_token", "register_tokens"),
+    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"^norm\.", "layernorm."),
+    (r"^fc_norm\.", "pooler.layernorm."),
+    (r"^rel_pos_bias\.", "encoder.relative_position_bias."),
+    (r"^blocks\.", "encoder.layer."),
+    (r"\.gamma_([12])$", r".lambda_\1"),
+    (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.attn\.(relative_position_bias_table)", r".attention.attention.relative_position_bias.\1"),
+    (r"\.attn\.", ".attention.attention."),
+)
 HF_MLP = (
-    (r"\.norm1\.", ".layernorm_before."), (r"\.norm2\.", ".layernorm_after."), (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
     (r"\.mlp\.fc2\.", ".output.dense."),
-)  # fmt: skip
+)
 
 
 def huggingface(
@@ -460,7 +473,8 @@ FILES: dict[str, PublicFile] = {
     "DINOv3": PublicFile(**DINO3, pack=dino3(), ask=AS_DINO3, method="DINOv3"),
     "DINOv3 with two class norms": PublicFile(
         **DINO3, pack=dino3("local_cls_norm.weight", "local_cls_norm.bias"),
-        ask=AS_DINO3 | {"normalisation": "sat493m"}, method="DINOv3", mean=(0.430, 0.411, 0.296), std=(0.213, 0.156, 0.143),
+        ask=AS_DINO3 | {"normalisation": "sat493m"}, method="DINOv3", mean=(0.430, 0.411, 0.296),
+        std=(0.213, 0.156, 0.143),
     ),
     "DINOv3 teacher": PublicFile(
         **DINO3, pack=dino3_teacher, ask=AS_DINO3 | {"normalisation": "imagenet"}, method="DINOv3"
