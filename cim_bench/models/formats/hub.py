@@ -23,7 +23,7 @@ from cim_bench.models.formats.measure import parse_arch
 from cim_bench.models.formats.normalisation import agreed
 from cim_bench.spec import Arch, FromCheckpoint
 
-PROBE_S = 2.0  # seconds to wait for the Hub to answer
+PROBE_S = 1.5  # seconds to wait for the Hub to answer
 METHOD_OF_TAG = {"mae": "MAE", "dino": "DINO", "lvd142m": "DINOv2"}
 # networks whose downloaded file is of a format of `catalogue`
 FILE_IS_KNOWN = r"((vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+|resnet(18|34|50|101|152))\."

@@ -198,10 +198,11 @@ def _beit(state: Mapping[str, Tensor], size: str, usual: int, options: dict[str,
     patch = int(state["patch_embed.proj.weight"].shape[2])
     if patch != 16:
         options["patch_size"] = patch
+    inside, width = rows_of(state.get("blocks.0.mlp.fc1.weight")), rows_of(state["patch_embed.proj.weight"])
+    if inside not in (0, 4 * width):  # EVA-01's, which timm rounds down from a ratio
+        options["mlp_ratio"] = inside / width if int(width * (inside / width)) == inside else (inside + 0.5) / width
     if size in ("base", "large"):
         return f"beit_{size}_patch16_224"
-    if size == "giant":  # of EVA-01, whose blocks are not four times as wide inside
-        options["mlp_ratio"] = state["blocks.0.mlp.fc1.weight"].shape[0] / state["patch_embed.proj.weight"].shape[0]
     if size:  # timm has no smaller beit: its base with other sizes
         width = state["patch_embed.proj.weight"].shape[0]
         options |= {"embed_dim": int(width), "depth": index_count(state, r"blocks\.(\d+)\."), "num_heads": usual}
