@@ -229,11 +229,18 @@ def command_data(options: argparse.Namespace, _fields: Sequence[str]) -> int:
         from cim_bench.data.check.command import command
 
         return command(options)
+    from cim_bench.common.ranges import CropPct, Pixels, Seed, fit
     from cim_bench.data.images import ImageSet
     from cim_bench.evals.corruptions.generate import CORRUPTIONS
     from cim_bench.evals.corruptions.write import write_corrupted
     from cim_bench.spec import Data, Machine
 
+    for option, value, range_ in (
+        ("--size", options.size, Pixels),
+        ("--crop-pct", options.crop_pct, CropPct),
+        ("--seed", options.seed, Seed),
+    ):
+        fit(option, value, range_)
     images = ImageSet(Data(name=Path(options.root).name, root=options.root), options.split)
     written = write_corrupted(
         images,
