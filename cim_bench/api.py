@@ -160,7 +160,7 @@ def _named(evaluator: str | Evaluator) -> tuple[str, Evaluator]:
     if isinstance(evaluator, Evaluator):
         return registry.name_of("evaluators", type(evaluator)), evaluator
     is_recipe = evaluator in registry.choices("recipes")
-    made = registry.load_recipe(evaluator) if is_recipe else registry.load(registry.target("evaluators", evaluator))()
+    made = registry.load_recipe(evaluator) if is_recipe else registry.make("evaluators", evaluator)
     if not isinstance(made, Evaluator):
         known = ", ".join(registry.choices("evaluators"))
         raise ValueError(f"recipe {evaluator!r} is not an evaluator; choose one of {known}")

@@ -99,7 +99,7 @@ def _with_executor(benchmark: Benchmark, name: str) -> Benchmark:
     """The benchmark with another executor, if one was named."""
     if not name:
         return benchmark
-    return replace(benchmark, executor=registry.load(registry.target("executors", name))())
+    return replace(benchmark, executor=registry.make("executors", name))
 
 
 def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False, only_jobs: Sequence[str] = ()) -> int:

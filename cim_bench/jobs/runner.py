@@ -116,8 +116,9 @@ class Runner:
         processes = jobs[0].resources.processes if jobs else 1
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         names = [name for module in needed for name in ("--load", module)] + [job.name for job in jobs]
-        # -P: a checkout in the working directory must not be taken for the installed package
-        start = [sys.executable, "-P", *(launch if processes > 1 else ()), "-m", "cim_bench.cli", "job"]
+        # a checkout in the working directory must not be taken for the installed package, unless it is what runs here
+        safe = [] if Path(__file__).resolve().parents[2] == Path.cwd() else ["-P"]
+        start = [sys.executable, *safe, *(launch if processes > 1 else ()), "-m", "cim_bench.cli", "job"]
         return [*start, str(file), *names, *(["--follow"] if follow else ())]
 
     def finished(self, job: Job) -> JobResult | None:

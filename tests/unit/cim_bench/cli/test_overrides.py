@@ -191,3 +191,24 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_recipe_lists_the_choices() -> None:
     with pytest.raises(ValueError, match=r"no recipe is called 'demoo'; choose one of .*demo"):
         load_recipe("demoo")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1\n1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
+        ("def recipe(:\n", "line 1: SyntaxError: "),
+        ("import nothing_at_all\n", "line 1: ModuleNotFoundError: No module named 'nothing_at_all'"),
+        ("def recipe():\n    names = {}\n    return names['a']\n", "line 3: KeyError: 'a'"),
+        ("import json\n\ndef recipe():\n    return json.loads('{')\n", "line 4: JSONDecodeError: "),
+    ],
+)
+def test_a_file_that_raises_names_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(text)
+    for name in ("mine.py", str(tmp_path / "mine.py")):
+        with pytest.raises(ValueError, match=f"mine.py, {words}") as caught:
+            load_recipe(name)
+        assert "\n" not in str(caught.value)

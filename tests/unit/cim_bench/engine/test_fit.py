@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
+from cim_bench.common.interrupts import Terminated, held_back, raising_terminated
+from cim_bench.engine import log
 from cim_bench.engine.fit import NonFiniteLossError, fit
 from cim_bench.engine.log import LOG
 from cim_bench.engine.resume import RESUME, write_resume
@@ -470,3 +473,75 @@ def test_compiled_training_gives_the_same_weights(tmp_path: Path) -> None:
         nets.append(net)
     for name, value in nets[0].state_dict().items():
         assert torch.allclose(value, nets[1].state_dict()[name], atol=1e-4), name
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_an_error(tmp_path: Path) -> None:
+    """One step: its loss is still finite."""
+    with pytest.raises(NonFiniteLossError, match=r"numbers: weights are not finite after 1 steps; lower the rate"):
+        run(tmp_path, effective_batch=10, epochs=1, warmup_epochs=0, base_lr=1e38, lr_batch=1, machine=WIDE)
+
+
+WIDE = Machine(device="cpu", workers=0, micro_batch=10, save_every_s=1e9)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_saves_the_step_under_way_and_the_run_goes_on_with_the_same_bits(
+    tmp_path: Path, number: signal.Signals, error: type[BaseException]
+) -> None:
+    whole = run(tmp_path / "whole")
+    left = [3]
+
+    def after(_progress: float) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), number)
+
+    def cut() -> nn.Module:
+        net = Net()
+        fit(
+            net,
+            Numbers(),
+            weight_decay_groups(net, 0.05),
+            training=Training(epochs=3, effective_batch=4, base_lr=0.6, warmup_epochs=1),
+            machine=CPU,
+            seed=1,
+            folder=tmp_path / "cut",
+            title="numbers",
+            after_step=after,
+        )
+        return net
+
+    with raising_terminated():
+        with pytest.raises(error):
+            cut()
+        assert torch.load(tmp_path / "cut" / RESUME, weights_only=True)["step"] == 3
+        again = cut()
+    for name, value in again.state_dict().items():
+        assert value.equal(whole.state_dict()[name]), name
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_acts_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("still here")
+
+
+def test_an_interrupt_that_nobody_asked_for_acts_at_the_end() -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+    assert reached
+
+
+def test_a_full_disk_names_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log, "json", type("Full", (), {"dumps": full}))
+    with pytest.raises(
+        OSError, match=rf"cannot write {tmp_path}/{LOG} and the curves beside it: No space left .*; free"
+    ):
+        run(tmp_path)

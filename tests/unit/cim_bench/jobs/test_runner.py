@@ -490,3 +490,19 @@ def test_an_image_error_can_cross_processes() -> None:
     again = pickle.loads(pickle.dumps(ImageError("cannot read x")))
     assert isinstance(again, ImageError)
     assert str(again) == "cannot read x"
+
+
+def test_damage_elsewhere_in_the_output_folder_costs_no_table(
+    benchmark: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark = replace(benchmark, evaluators={"toy": Toy()})
+    Runner(benchmark, tmp_path).run()
+    (file,) = tmp_path.rglob(RECORDS_FILE)
+    other = tmp_path / "other" / "toy-0123456789ab" / RECORDS_FILE
+    other.parent.mkdir(parents=True)
+    other.write_text("{")
+    assert cli.run_benchmark(benchmark, tmp_path) == 1
+    printed = capsys.readouterr()
+    assert "toy: top1" in printed.out
+    assert [line for line in printed.err.splitlines() if line.startswith(f"cim-bench: {other}, line 1: ")]
+    assert file.exists()
