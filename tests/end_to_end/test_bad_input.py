@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -54,6 +55,9 @@ def test_unknown_evaluator(cim_bench: Run, pretrain_file: Path, tmp_path: Path) 
     # weights of another architecture under this one's name
     meta = checkpoint / "meta.json"
     meta.write_text(meta.read_text().replace('"depth": 2', '"depth": 3'))
+    refused(cim_bench, "evaluate", checkpoint, words=("meta.json was changed after it was written",))
+    unsealed = {key: value for key, value in json.loads(meta.read_text()).items() if key != "seal"}
+    meta.write_text(json.dumps(unsealed | {"schema": 1}))  # as before version 0.3.0
     root = pretrain_file.read_text().split("root='")[1].split("'")[0]
     done = cim_bench("evaluate", checkpoint, "--evaluators", "knn", "--data.root", root, check=False)
     assert done.returncode != 0

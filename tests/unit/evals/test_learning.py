@@ -146,9 +146,8 @@ def test_photographs_at_a_rate_of_nothing_and_at_a_real_one(
     checkpoint = random_checkpoint(RandomInit(arch=tiny_arch), seed=0)
     warnings = {}
     for base_lr in (1e-9, rate):
-        training = Training(
-            epochs=epochs, effective_batch=16, base_lr=base_lr, optimizer="sgd" if rate > 1 else "adamw"
-        )
+        optimizer, decay = ("sgd", 0.0) if rate > 1 else ("adamw", 0.05)
+        training = Training(epochs=epochs, effective_batch=16, base_lr=base_lr, optimizer=optimizer, weight_decay=decay)
         evaluator: Evaluator = kind(training=training, **settings)
         context = Context(
             data=small_photos, machine=cpu, seed=0, folder=tmp_path / f"{base_lr}", subject=checkpoint.meta

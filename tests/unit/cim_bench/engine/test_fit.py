@@ -475,9 +475,12 @@ def test_compiled_training_gives_the_same_weights(tmp_path: Path) -> None:
         assert torch.allclose(value, nets[1].state_dict()[name], atol=1e-4), name
 
 
-def test_weights_that_are_not_finite_after_the_last_step_are_an_error(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_after_the_last_step_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One step: its loss is still finite."""
-    once = {"epochs": 1, "effective_batch": 10, "warmup_epochs": 0, "optimizer": "sgd", "base_lr": 1e38, "lr_batch": 10}
+    monkeypatch.setattr("cim_bench.engine.fit.learning_rate", lambda *_, **__: 1e38)
+    once = {"epochs": 1, "effective_batch": 10, "warmup_epochs": 0, "optimizer": "sgd", "lr_batch": 10}
     machine = Machine(device="cpu", workers=0, micro_batch=10)
     with pytest.raises(NonFiniteLossError, match=r"numbers: weights are not finite after 1 steps; lower the rate"):
         run(tmp_path, machine=machine, **once)

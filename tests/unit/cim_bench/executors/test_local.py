@@ -130,7 +130,8 @@ def test_slots_that_the_machine_cannot_give_are_refused(tmp_path: Path, monkeypa
     with pytest.raises(ValueError, match=r"executor.slots is 2, but Mine is defined in __main__; set it to 1"):
         run(LocalExecutor(slots=2), notebook)
     assert LocalExecutor()._count(notebook) == 1  # type: ignore[arg-type]
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="several processes of this command; set it to 1"):
         run(LocalExecutor(slots=2), graph)
 

@@ -91,10 +91,11 @@ def test_a_model_without_numbers_fails_alone_among_those_that_share_its_pass(
 
 
 def test_a_diverged_fine_tuning_has_no_number(
-    checkpoint: Checkpoint, small_photos: Data, cpu: Machine, tmp_path: Path
+    checkpoint: Checkpoint, small_photos: Data, cpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_three(tmp_path, checkpoint)
-    once = Training(epochs=1, effective_batch=48, base_lr=1e30)  # one step: its loss is still finite
+    monkeypatch.setattr("cim_bench.engine.fit.learning_rate", lambda *_, **__: 1e30)
+    once = Training(epochs=1, effective_batch=48, base_lr=1.0)  # one step: its loss is still finite
     errors, footnotes = run_three(tmp_path, small_photos, cpu, Finetune(training=once))
     assert all("finite" in error or "loss is nan" in error for error in errors.values())
     assert footnotes == {}
