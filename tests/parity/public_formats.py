@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD
 from tests.golden.weights import images, layout, thin, value
+from tests.parity.stand_ins import stand_ins
 
 COMMITS = {
     "CIM": "weivision/Correlational-Image-Modeling@f00e35a",
@@ -42,6 +44,15 @@ COMMITS = {
     "MOCO": "facebookresearch/moco@4397a04",
     "SIMSIAM": "facebookresearch/simsiam@a7bc177",
     "SWAV": "facebookresearch/swav@06b1b7c",
+    "IBOT": "bytedance/ibot@da316d8",
+    "DATA2VEC": "facebookresearch/data2vec_vision@af9a363 (folder beit)",
+    "MFM": "Jiahao000/MFM@c9194b1",
+    "BEIT2": "microsoft/unilm@768a3c8 (folder beit2)",
+    "EVA01": "baaivision/EVA@5623d08 (folder EVA-01/eva)",
+    "EVA02": "baaivision/EVA@5623d08 (folder EVA-02/asuka)",
+    "DINOV3": "facebookresearch/dinov3@6876159",
+    "IJEPA": "facebookresearch/ijepa@52c1ae9",
+    "BARLOWTWINS": "facebookresearch/barlowtwins@8e8d284",
 }
 HALF = (0.5, 0.5, 0.5)
 Outputs = dict[str, Tensor]
@@ -96,6 +107,7 @@ def public_code(folder: Path) -> Iterator[None]:
         setattr(shims["timm.models.layers"], name, getattr(timm.layers, name))
     helpers.to_2tuple = timm.layers.to_2tuple  # type: ignore[attr-defined]
     shims["timm.models.registry"].register_model = lambda model: model  # type: ignore[attr-defined]
+    shims |= stand_ins()
     kept = {name: sys.modules.get(name) for name in (*shims, helpers.__name__)}
     transformer = timm.models.vision_transformer
     block = transformer.Block
@@ -106,7 +118,7 @@ def public_code(folder: Path) -> Iterator[None]:
     np.float = float  # type: ignore[attr-defined]  # noqa: NPY001
     sys.path.insert(0, str(folder))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -128,6 +140,14 @@ def public_code(folder: Path) -> Iterator[None]:
 def public(name: str) -> Any:
     """A module of the checkout in use."""
     return importlib.import_module(name)
+
+
+def all_cases() -> dict[str, Case]:
+    """Those below, and those of the files beside this one."""
+    from tests.parity.public_joint_embedding import CASES as JOINT_EMBEDDING
+    from tests.parity.public_masked_images import CASES as MASKED_IMAGES
+
+    return CASES | MASKED_IMAGES | JOINT_EMBEDDING
 
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
@@ -454,39 +474,38 @@ def make(case: Case, folder: Path, *, tiny: bool) -> tuple[Any, Outputs, nn.Modu
 
 
 def main(target: Path) -> None:
-    """Write the golden numbers of all tiny models whose code is there."""
-    golden: dict[str, Any] = {
+    """Write the golden numbers of all tiny models whose code is there; those of the others stay as they are."""
+    golden = json.loads(target.read_text()) if target.exists() else {"formats": {}}
+    golden |= {
         "command": "python -m tests.parity.public_formats tests/golden/formats.json, with CIM_BENCH_PUBLIC_* set",
         "commits": COMMITS,
         "versions": {"torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
         "tolerance": 1e-4,
-        "formats": {},
     }
-    for name, case in CASES.items():
+    for name, case in all_cases().items():
         folder = checkout(case.repo)
-        if not case.pixels[0]:
-            continue
-        if folder is None:
-            sys.exit(f"CIM_BENCH_PUBLIC_{case.repo} names no checkout of {COMMITS[case.repo]}")
-        packed, outputs, _ = make(case, folder, tiny=True)
-        golden["formats"][name] = {
-            "repo": case.repo,
-            "arch": case.arch,
-            "method": case.method,
-            "part": case.part,
-            "image_size": case.pixels[0],
-            "wrap": case.wrap,
-            "file": _plain(layout(packed)),
-            "outputs": {k: [[float(f"{x:.7g}") for x in row] for row in thin(v).tolist()] for k, v in outputs.items()},
-        }
+        if folder is not None and case.pixels[0]:
+            golden["formats"][name] = numbers(case, folder)
     text = json.dumps(golden, indent=1)
     text = re.sub(r"\[[\d\s.,e-]+\]", lambda row: re.sub(r"\s+", " ", row[0]), text)  # a row of numbers on one line
     target.write_text(text + "\n")
 
 
-def _plain(tree: Any) -> Any:
-    """Without what JSON cannot say: the script's settings, which the unit test puts in again."""
-    return {key: item for key, item in tree.items() if not isinstance(item, argparse.Namespace)}
+def numbers(case: Case, folder: Path) -> dict[str, Any]:
+    """What the golden file holds of a format: its layout, its settings, and outputs of the tiny model."""
+    packed, outputs, _ = make(case, folder, tiny=True)
+    args = packed.pop("args", None) if isinstance(packed, dict) else None
+    return {
+        "repo": case.repo,
+        "arch": case.arch,
+        "method": case.method,
+        "part": case.part,
+        "image_size": case.pixels[0],
+        "wrap": case.wrap,
+        "args": vars(args) if args is not None else {},
+        "file": layout(packed),
+        "outputs": {k: [[float(f"{x:.7g}") for x in row] for row in thin(v).tolist()] for k, v in outputs.items()},
+    }
 
 
 if __name__ == "__main__":

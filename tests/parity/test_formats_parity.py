@@ -14,7 +14,9 @@ from cim_bench.models.backbone import load_backbone
 from cim_bench.models.formats.opening import open_checkpoint
 from cim_bench.spec import FromCheckpoint
 from tests.golden.weights import images
-from tests.parity.public_formats import CASES, COMMITS, checkout, make
+from tests.parity.public_formats import COMMITS, all_cases, checkout, make
+
+CASES = all_cases()
 
 
 @pytest.mark.parametrize(
