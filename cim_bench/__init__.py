@@ -8,6 +8,7 @@ of a recipe, the contracts of plug-ins with what their authors need, and the typ
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ if TYPE_CHECKING:
     from cim_bench.executors.local import LocalExecutor as LocalExecutor
     from cim_bench.models.backbone import Backbone as Backbone
     from cim_bench.models.backbone import Feature as Feature
+    from cim_bench.models.formats.format import Check as Check
+    from cim_bench.models.formats.format import Format as Format
+    from cim_bench.models.formats.normalisation import CLIP as CLIP
+    from cim_bench.models.formats.normalisation import IMAGENET as IMAGENET
+    from cim_bench.models.formats.normalisation import INCEPTION as INCEPTION
+    from cim_bench.models.formats.normalisation import Beside as Beside
+    from cim_bench.models.formats.normalisation import Cited as Cited
+    from cim_bench.models.formats.normalisation import Switch as Switch
     from cim_bench.records.facets import Facets as Facets
     from cim_bench.records.measurement import METRICS as METRICS
     from cim_bench.records.measurement import Measurement as Measurement
@@ -53,6 +62,13 @@ if TYPE_CHECKING:
     from cim_bench.spec import FromCheckpoint as FromCheckpoint
     from cim_bench.spec import Machine as Machine
     from cim_bench.spec import Training as Training
+
+# In a checkout, which a command that is started there imports in place of what is installed, three folders of this
+# package lie beside this one.
+_HERE = os.path.dirname(__file__)  # noqa: PTH120  pathlib costs a notebook's first import more than all of this
+_ABOVE = os.path.dirname(_HERE)  # noqa: PTH120
+if not os.path.exists(f"{_HERE}/evals") and os.path.exists(f"{_ABOVE}/evals/__init__.py"):  # noqa: PTH110
+    __path__.append(_ABOVE)
 
 # The module of each name above; a test holds that the two lists agree.
 _HOMES = {
@@ -70,6 +86,8 @@ _HOMES = {
     "cim_bench.evals.metrics": ("accuracy",),
     "cim_bench.executors.local": ("LocalExecutor",),
     "cim_bench.models.backbone": ("Backbone", "Feature"),
+    "cim_bench.models.formats.format": ("Check", "Format"),
+    "cim_bench.models.formats.normalisation": ("CLIP", "IMAGENET", "INCEPTION", "Beside", "Cited", "Switch"),
     "cim_bench.records.facets": ("Facets",),
     "cim_bench.records.measurement": ("METRICS", "Measurement"),
     "cim_bench.records.outcomes": ("Count",),

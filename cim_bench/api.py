@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,14 @@ import pandas as pd
 
 from cim_bench import registry
 from cim_bench.benchmark import Benchmark, Pretraining
+from cim_bench.common.errors import IncompleteError
 from cim_bench.common.files import check_writable
+from cim_bench.common.streams import say
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.contracts.executor import Executor, JobResult
 from cim_bench.engine.devices import is_main, process_count
 from cim_bench.executors.local import LocalExecutor
+from cim_bench.jobs.fitting import check_pretraining
 from cim_bench.jobs.pretraining import pretrain
 from cim_bench.jobs.runner import Runner
 from cim_bench.jobs.subjects import CHECKPOINT, pretraining_folder
@@ -37,12 +39,14 @@ class BenchmarkResult:
         jobs: How each job ended.
         records: The records of its jobs, made now or before, and of those that failed.
         tables: Its tables as Markdown; empty if nothing was measured.
+        problems: Why tables or rows are missing, a sentence each: files of records or outcomes that are damaged.
     """
 
     output: Path
     jobs: tuple[JobResult, ...]
     records: tuple[Record, ...]
     tables: str
+    problems: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[JobResult, ...]:
@@ -156,7 +160,7 @@ def _named(evaluator: str | Evaluator) -> tuple[str, Evaluator]:
     if isinstance(evaluator, Evaluator):
         return registry.name_of("evaluators", type(evaluator)), evaluator
     is_recipe = evaluator in registry.choices("recipes")
-    made = registry.load_recipe(evaluator) if is_recipe else registry.load(registry.target("evaluators", evaluator))()
+    made = registry.load_recipe(evaluator) if is_recipe else registry.make("evaluators", evaluator)
     if not isinstance(made, Evaluator):
         known = ", ".join(registry.choices("evaluators"))
         raise ValueError(f"recipe {evaluator!r} is not an evaluator; choose one of {known}")
@@ -184,9 +188,21 @@ def run(recipe: Benchmark | str, output: str | Path | None = None, *, jobs: Sequ
     results = runner.run(_print_result)
     keys = runner.keys()
     names = {job.subject for job in runner.jobs}
-    found = [r for r, _ in read_runs(folder) if r.key in keys or (r.measurement is None and r.subject.name in names)]
-    text = tables(folder, folder, keys) if is_main() and (keys or not results) else ""
-    return BenchmarkResult(output=folder, jobs=tuple(results.values()), records=tuple(found), tables=text)
+    problems: list[str] = []
+    every = [record for record, _ in read_runs(folder, problems)]
+    found = [r for r in every if r.key in keys or (r.measurement is None and r.subject.name in names)]
+    text = ""
+    try:
+        text = tables(folder, folder, keys) if is_main() and (keys or not results) else ""
+    except IncompleteError as error:
+        text, problems = error.made, [*dict.fromkeys([*problems, *error.problems])]
+    return BenchmarkResult(
+        output=folder,
+        jobs=tuple(results.values()),
+        records=tuple(found),
+        tables=text,
+        problems=tuple(problems),
+    )
 
 
 def train_checkpoint(recipe: Pretraining | str, output: str | Path | None = None) -> TrainedCheckpoint:
@@ -197,7 +213,7 @@ def train_checkpoint(recipe: Pretraining | str, output: str | Path | None = None
         output: Folder of the job; ``runs/NAME`` by default.
 
     Raises:
-        ValueError: If the recipe is not a pre-training, or does not fit the data.
+        ValueError: If the recipe is not a pre-training, or pretext, architecture and data do not fit together.
         ArithmeticError: If the loss is no longer finite.
         OSError: If `output` cannot be written.
     """
@@ -209,6 +225,7 @@ def train_checkpoint(recipe: Pretraining | str, output: str | Path | None = None
             f"machine.processes is {made.machine.processes} and this is one process; start the command with "
             "`accelerate launch`, or train the checkpoint as a subject of a benchmark"
         )
+    check_pretraining(made)
     name = Path(recipe).stem if isinstance(recipe, str) else made.pretext.method.lower()
     parent = Path(output) if output is not None else Path("runs") / name
     check_writable(parent)
@@ -241,4 +258,4 @@ def _frame(records: Sequence[Record]) -> pd.DataFrame:
 
 def _print_result(result: JobResult) -> None:
     if is_main():
-        print(f"{result.status:8s}{result.job.name} {result.error}".rstrip(), file=sys.stderr, flush=True)
+        say(f"{result.status:8s}{result.job.name} {result.error}".rstrip())

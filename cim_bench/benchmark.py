@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import MinLen
+
+from cim_bench.common.ranges import Seed, Settings
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.contracts.executor import Executor
 from cim_bench.contracts.pretext import Pretext
+from cim_bench.engine.optimizers import check_optimizer
 from cim_bench.executors.local import LocalExecutor
 from cim_bench.spec import Arch, Data, FromCheckpoint, Machine, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretraining:
+class Pretraining(Settings):
     """Everything that makes a checkpoint."""
 
     pretext: Pretext
@@ -21,12 +25,21 @@ class Pretraining:
     data: Data
     training: Training
     export: Literal["online", "ema"] = "online"
-    seed: int = 0
+    seed: Seed = 0
     machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_optimizer(self.training, "Pretraining.training")
+        if self.training.layer_decay is not None:
+            raise ValueError(
+                f"Pretraining.training.layer_decay is {self.training.layer_decay}, with no effect on a pre-training, "
+                "whose layers have one rate; set it to None"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomInit:
+class RandomInit(Settings):
     """A subject without pre-training: timm's initialisation, or the one that `pretext` starts from."""
 
     arch: Arch
@@ -34,7 +47,7 @@ class RandomInit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark:
+class Benchmark(Settings):
     """Subjects × evaluators × data.
 
     Attributes:
@@ -48,12 +61,12 @@ class Benchmark:
         report: Registry name of the tables to print at the end.
     """
 
-    name: str
+    name: Annotated[str, MinLen(1)]
     subjects: dict[str, Pretraining | FromCheckpoint | RandomInit]
     evaluators: dict[str, Evaluator]
     data: Data
     only: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    seed: int = 0
+    seed: Seed = 0
     machine: Machine = field(default_factory=Machine)
     executor: Executor = field(default_factory=LocalExecutor)
     report: str = "cim_cvpr2023"

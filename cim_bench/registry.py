@@ -6,10 +6,12 @@ Other people's packages add entries through the entry-point groups of `GROUPS`.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +60,7 @@ RECIPES: Mapping[str, str] = {
     "imagenet_v2": "cim_bench.recipes.shifts:imagenet_v2",
     "imagenet_real": "cim_bench.recipes.shifts:imagenet_real",
 }
+FORMATS: Mapping[str, str] = {}  # checkpoint formats of other packages; ours: models/formats/catalogue
 TABLES: Mapping[str, str] = {
     "cim_cvpr2023": "cim_bench.reports.papers.cim_cvpr2023.tables:report",
     "matrix": "cim_bench.reports.papers.cim_cvpr2023.matrix:report",
@@ -66,6 +69,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "pretexts": PRETEXTS,
     "evaluators": EVALUATORS,
     "executors": EXECUTORS,
+    "formats": FORMATS,
     "recipes": RECIPES,
     "tables": TABLES,
 }
@@ -101,9 +105,30 @@ def target(group: str, name: str) -> str:
 
 
 def load(path: str) -> Any:
-    """Import what a ``"module:attribute"`` string names."""
+    """Import what a ``"module:attribute"`` string names.
+
+    Raises:
+        ValueError: If it cannot be imported: a package that another one needs is missing, say.
+    """
     module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:  # other people's code, at import
+        raise ValueError(f"{path} cannot be imported: {_named(error)}") from error
+
+
+def make(group: str, name: str) -> Any:
+    """What a name stands for, called without arguments: an evaluator, an executor, a recipe.
+
+    Raises:
+        ValueError: If the name is unknown, or cannot be imported or made.
+    """
+    path = target(group, name)
+    kind = load(path)
+    try:
+        return kind()
+    except Exception as error:
+        raise ValueError(f"{group.removesuffix('s')} {name!r} ({path}) cannot be made: {_named(error)}") from error
 
 
 def broken(group: str, name: str) -> str:
@@ -112,8 +137,8 @@ def broken(group: str, name: str) -> str:
         return ""
     try:
         load(target(group, name))
-    except Exception as error:  # other people's code, at import
-        return f"cannot be imported: {type(error).__name__}: {error}"
+    except ValueError as error:
+        return str(error).partition(" ")[2]  # it begins with the target
     return ""
 
 
@@ -132,7 +157,7 @@ def summary(path: str) -> str:
         return ""
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return ""
-    for node in ast.parse(Path(spec.origin).read_text()).body:
+    for node in ast.parse(Path(spec.origin).read_bytes()).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
             return (ast.get_docstring(node) or "").partition("\n")[0]
     return ""
@@ -150,14 +175,14 @@ def load_module(name: str) -> ModuleType:
     """Import a module by its name, or execute a recipe's .py file.
 
     Raises:
-        ValueError: If there is no such file or module.
+        ValueError: If there is no such file or module; or naming file and line, if it raises an error.
     """
     path = Path(name)
     if path.suffix != ".py":
         try:
             return importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(f"module {name} cannot be imported: {error}") from error
+        except Exception as error:
+            raise ValueError(f"module {name} cannot be imported: {_named(error)}") from error
     if not path.is_file():
         raise ValueError(
             f"no recipe file at {path}; give a registered recipe ({', '.join(choices('recipes'))}) or a .py file"
@@ -167,18 +192,37 @@ def load_module(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses, tyro and pickle look a class's module up
-    spec.loader.exec_module(module)
+    with _lines_of(path):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def _lines_of(path: Path) -> Iterator[None]:
+    """An error of a user's file names its line there."""
+    try:
+        yield
+    except Exception as error:
+        places = (str(path), str(path.absolute()))
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in places]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+        raise ValueError(f"{path}{f', line {line}' if line else ''}: {_named(error)}") from error
+
+
+def _named(error: BaseException) -> str:
+    """An error with its kind, on one line."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {' '.join(text.split())}"
 
 
 def load_recipe(name: str) -> Any:
     """The object of a registered recipe, or of a user's file (its function of the file's name, or ``recipe``).
 
     Raises:
-        ValueError: For an unknown name, or a file without such a function.
+        ValueError: For an unknown name, a file without such a function, or naming file and line of an error there.
     """
     if not name.endswith(".py"):
-        return load(target("recipes", name))()
+        return make("recipes", name)
     path = Path(name)
     module = load_module(name)
     function = getattr(module, path.stem, None) or getattr(module, "recipe", None)
@@ -186,4 +230,5 @@ def load_recipe(name: str) -> Any:
         raise ValueError(
             f"{path} defines neither {path.stem}() nor recipe(); name the function that returns the recipe so"
         )
-    return function()
+    with _lines_of(path):
+        return function()

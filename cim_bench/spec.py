@@ -5,20 +5,50 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval, MinLen
 
 from cim_bench.common.cores import own_cores
+from cim_bench.common.ranges import NotNegative, Pixels, Positive, Rate, Settings, fit
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+Option = bool | int | float | str | tuple[int | tuple[int, ...], ...]
+# Ranges of options of ViTs, where they are single numbers; timm would make networks of others, which mean nothing.
+OPTIONS: Mapping[str, Any] = {
+    "depth": Positive,
+    "embed_dim": Positive,
+    "num_heads": Positive,
+    "patch_size": Pixels,
+    "mlp_ratio": Annotated[float, Gt(0)],
+    "drop_rate": Rate,
+    "drop_path_rate": Rate,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
-class Arch:
+class Arch(Settings):
     """A timm architecture: its name, input size and any further argument of ``timm.create_model``."""
 
-    name: str = "vit_base_patch16_224"
-    image_size: int = 224
-    options: Mapping[str, int | float | str | tuple[int, ...]] = field(default_factory=dict)
+    name: Annotated[str, MinLen(1)] = "vit_base_patch16_224"
+    image_size: Pixels = 224
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        numbers = {name: value for name, value in self.options.items() if not isinstance(value, tuple)}
+        for name in OPTIONS.keys() & numbers.keys():
+            fit(f"Arch.options.{name}", numbers[name], OPTIONS[name])
+        width, heads, patch = (numbers.get(name) for name in ("embed_dim", "num_heads", "patch_size"))
+        if isinstance(width, int) and isinstance(heads, int) and width % heads:
+            raise ValueError(
+                f"Arch.options.embed_dim {width} does not divide by num_heads {heads}; choose a multiple of it"
+            )
+        if isinstance(patch, int) and self.image_size % patch:
+            raise ValueError(
+                f"Arch.image_size {self.image_size} does not divide by options.patch_size {patch}; choose a multiple"
+            )
 
     def __str__(self) -> str:
         shown = {k: "x".join(map(str, v)) if isinstance(v, tuple) else v for k, v in sorted(self.options.items())}
@@ -27,7 +57,7 @@ class Arch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(Settings):
     """A labelled image set.
 
     Attributes:
@@ -52,7 +82,7 @@ OF_BENCHMARK = Data(name="", root="")  # of a pre-training: the set of the bench
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Settings):
     """One optimisation schedule. Every value can move a number, so all of it belongs to the job's key.
 
     Attributes:
@@ -76,30 +106,43 @@ class Training:
             long, and shows fewer images (repeated augmentation, 3 in RSB A2; timm, ``RepeatAugSampler``).
     """
 
-    epochs: int
-    effective_batch: int
-    base_lr: float
-    warmup_epochs: float = 0.0
+    epochs: Positive
+    effective_batch: Positive
+    base_lr: Annotated[float, Interval(gt=0, le=1000)]
+    warmup_epochs: Annotated[float, Ge(0)] = 0.0
     warmup_prefix: bool = True
-    milestones: tuple[float, ...] = ()
-    lr_batch: int = 256
-    min_lr: float = 0.0
-    optimizer: str = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.9
-    weight_decay: float = 0.05
-    layer_decay: float | None = None
-    clip_grad: float | None = None
+    milestones: tuple[Annotated[float, Gt(0)], ...] = ()
+    lr_batch: Positive = 256
+    min_lr: Annotated[float, Ge(0)] = 0.0
+    optimizer: Annotated[str, MinLen(1)] = "adamw"
+    betas: tuple[Rate, Rate] = (0.9, 0.999)
+    momentum: Rate = 0.9
+    weight_decay: Annotated[float, Interval(ge=0, le=10)] = 0.05
+    layer_decay: Annotated[float, Interval(gt=0, le=1)] | None = None
+    clip_grad: Annotated[float, Gt(0)] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    repeats: int = 1
+    repeats: Annotated[int, Interval(ge=1, le=16)] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        peak = self.base_lr * self.effective_batch / self.lr_batch
+        late = any(milestone >= self.epochs for milestone in self.milestones)
+        for wrong, name, reason in (
+            (self.warmup_epochs > self.epochs, "warmup_epochs", f"beyond Training.epochs {self.epochs}"),
+            (late, "milestones", f"not all before the end, Training.epochs {self.epochs}"),
+            (self.min_lr > peak, "min_lr", f"above the highest rate, {peak:.3g}"),
+        ):
+            if wrong:
+                raise ValueError(f"Training.{name} is {getattr(self, name)}, {reason}; lower it")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class Machine(Settings):
     """How the work is fitted to this machine; nothing here belongs to a job's key.
 
     All of it leaves numbers as they are, to rounding, but for `micro_batch` where a pass is a unit of the method:
-    statistics of BatchNorm, and what mixup, cutmix and drop path draw. Records name this limit.
+    statistics of BatchNorm in networks that train, and what mixup, cutmix, drop path and AutoAttack draw. Records name
+    this limit.
 
     Attributes:
         device: ``auto`` takes the accelerator if there is one; ``cpu`` never does.
@@ -116,13 +159,13 @@ class Machine:
     """
 
     device: Literal["auto", "cpu"] = "auto"
-    workers: int = 8
-    processes: int = 1
-    memory_gb: float = 3.0
-    micro_batch: int = 256
+    workers: NotNegative = 8
+    processes: Positive = 1
+    memory_gb: Annotated[float, Gt(0)] = 3.0
+    micro_batch: Positive = 256
     compile: bool = False
-    save_every_s: float = 300.0
-    log_every: int = 10
+    save_every_s: Annotated[float, Ge(0)] = 300.0
+    log_every: Positive = 10
     subset_only: bool = False
 
     @property
@@ -132,7 +175,7 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromCheckpoint:
+class FromCheckpoint(Settings):
     """A subject whose checkpoint exists already.
 
     Attributes:
@@ -147,20 +190,26 @@ class FromCheckpoint:
         pretrain_data: Image set of the pre-training, e.g. ``IN-22K``, which no file tells.
         published: Where the weights can be had, for ``--plan``.
         allow_pickle: Load a file that is more than tensors. **It can run any code**: only for files you trust.
+        format: Public format that it must be, by name, or a .py file with a `Format` of your own, which is executed.
+            Empty: recognised from its keys and values.
+        normalisation: Input normalisation, where the file does not tell it: mean and std of ``imagenet``, of
+            ``inception`` (0.5), of ``clip`` or of ``sat493m``. One that the file contradicts is refused.
     """
 
     path: str = ""
     kind: Literal["", "backbone", "classifier"] = ""
     method: str = ""
     arch: str = ""
-    image_size: int | None = None
-    epochs: float | None = None
+    image_size: Pixels | None = None
+    epochs: Annotated[float, Ge(0)] | None = None
     pretrain_data: str = ""
     published: str = ""
     allow_pickle: bool = False
+    format: str = ""
+    normalisation: Literal["", "imagenet", "inception", "clip", "sat493m"] = ""
 
 
-class PlugIn:
+class PlugIn(Settings):
     """Marks contracts of what plugs in: their settings carry the class's name, so that two never look alike."""
 
 

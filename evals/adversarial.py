@@ -9,24 +9,28 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval, MinLen
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cim_bench.common.numbers import ROUNDING
+from cim_bench.common.ranges import CropPct, Distinct, NotNegative, Positive
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.parts import Part, split_parts
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import ImageBatch, fp32_eval
-from cim_bench.evals.classes import class_indices
+from cim_bench.evals.classes import chance, class_indices
 from cim_bench.models.backbone import Backbone
 from cim_bench.records.facets import CLEAN, Facets, as_255
 from cim_bench.records.measurement import Measurement
 from cim_bench.records.outcomes import Count
 from cim_bench.spec import Data
+
+Eps = Annotated[float, Interval(gt=0, le=1)]  # of a pixel in [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +50,13 @@ class Adversarial(SetEvaluator):
     version: ClassVar[int] = 1
     needs: ClassVar[Literal["backbone", "classifier"]] = "classifier"
 
-    attacks: tuple[str, ...] = ("fgsm", "pgd")
-    eps: tuple[float, ...] = (1 / 255,)
-    alpha: float = 0.5 / 255
-    steps: int = 5
-    restarts: int = 1
-    crop_pct: float = 0.875
-    subset: int = 0
+    attacks: Annotated[tuple[Annotated[str, MinLen(1)], ...], MinLen(1), Distinct()] = ("fgsm", "pgd")
+    eps: Annotated[tuple[Eps, ...], MinLen(1), Distinct()] = (1 / 255,)
+    alpha: Eps = 0.5 / 255
+    steps: Positive = 5
+    restarts: Positive = 1
+    crop_pct: CropPct = 0.875
+    subset: NotNegative = 0
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """The validation images."""
@@ -64,8 +68,6 @@ class Adversarial(SetEvaluator):
         class_indices(images.classes, model.classes, images.name)
         for attack in self.attacks:
             attack_class(attack)
-        if not self.eps or min(self.eps) <= 0:
-            raise ValueError(f"eps {self.eps} must be one or more positive numbers, e.g. 0.00392 for 1/255")
 
     def parts(self, ctx: Context) -> list[Part]:
         """The validation images, the subset first, in pieces."""
@@ -138,10 +140,13 @@ class Adversarial(SetEvaluator):
         unbounded = [attack for attack in self.attacks if not bounded(attack)]
         if unbounded:
             ctx.warnings.append(f"{', '.join(unbounded)} has no L-infinity bound that could be checked")
+        place: dict[str, Any] = {
+            "benchmark": images.name,
+            "split": images.val_split,
+            "chance": chance(ctx.subject.classes),
+        }
         for facets, right, n in counts:
-            yield Measurement(
-                benchmark=images.name, split=images.val_split, metric="top1", value=right / n, n=n, facets=facets
-            )
+            yield Measurement(metric="top1", value=right / n, n=n, facets=facets, **place)
 
 
 def folder_of(predictions: Tensor, outputs: Tensor) -> Tensor:

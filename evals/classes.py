@@ -46,6 +46,11 @@ def count_warnings(name: str, n: int) -> list[str]:
     return [f"{n:,} images, where {name} has {known}"] if expected and n not in expected else []
 
 
+def chance(classes: Sequence[str]) -> float | None:
+    """What a guess among classes has in the mean; ``None`` if nobody knows them."""
+    return 1 / len(classes) if classes else None
+
+
 def predict(model: Backbone, images: Tensor, folders: Sequence[str]) -> Tensor:
     """Place among `folders` of the largest output (B,), for images (B, 3, H, W) in [0, 1]."""
     logits: Tensor = model(images)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Interval
 from timm.data.mixup import Mixup, mixup_target
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
+from cim_bench.common.ranges import AreaRange, CropPct, Pixels, Rate, Share
 from cim_bench.common.seeds import seed_all
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
-from cim_bench.data.transforms import EvalTransform, FinetuneTransform
+from cim_bench.data.transforms import EvalTransform, FinetuneTransform, check_auto_augment
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.inference import run_models
+from cim_bench.engine.optimizers import check_optimizer
 from cim_bench.engine.samples import Augmented
 from cim_bench.engine.schedule import weight_decay_groups
+from cim_bench.evals.classes import chance
+from cim_bench.evals.learning import SMALLEST, class_frequencies, learned, log, not_learned
 from cim_bench.evals.metrics import accuracy
 from cim_bench.models.backbone import SIZED, Backbone, triple
 from cim_bench.records.measurement import Measurement
@@ -75,21 +81,24 @@ class Finetune(Evaluator):
     needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
 
     training: Training = field(default_factory=cim_finetune_training)
-    train_size: int | None = None
+    train_size: Pixels | None = None
     train_positions: bool = False
-    drop_path: float = 0.1
+    drop_path: Rate = 0.1
     auto_augment: str = "rand-m9-mstd0.5-inc1"
-    reprob: float = 0.25
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    smoothing: float = 0.1
+    reprob: Share = 0.25
+    crop_scale: AreaRange = (0.08, 1.0)
+    mixup: Annotated[float, Ge(0)] = 0.8
+    cutmix: Annotated[float, Ge(0)] = 1.0
+    smoothing: Rate = 0.1
     loss: Literal["ce", "bce"] = "ce"
-    bce_threshold: float | None = None
-    head_std: float | None = 2e-5
-    crop_pct: float = 0.95
+    bce_threshold: Rate | None = None
+    head_std: Annotated[float, Interval(gt=0, le=2)] | None = 2e-5
+    crop_pct: CropPct = 0.95
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_optimizer(self.training, "Finetune.training")
+        check_auto_augment("Finetune.auto_augment", self.auto_augment)
         if self.bce_threshold is not None and self.loss != "bce":
             raise ValueError(f"bce_threshold {self.bce_threshold} has no effect on loss {self.loss}; set loss to bce")
 
@@ -101,16 +110,19 @@ class Finetune(Evaluator):
         classifier = make_classifier(model, len(train.classes), drop_path=self.drop_path, head_std=self.head_std)
         if not self.train_positions and getattr(classifier.net, "pos_embed", None) is not None:
             classifier.net.pos_embed.requires_grad_(False)
-        fit(
-            FinetuneModel(classifier, self),
+        last_epoch = fit(
+            FinetuneModel(classifier, self, class_frequencies(train)),
             Augmented(train, transform, ctx.seed),
             self.groups(classifier),
             training=self.training,
             machine=ctx.machine,
             seed=ctx.seed,
             folder=ctx.folder,
+            key=ctx.key,
             title="fine-tune",
         )
+        batch, classes = self.training.effective_batch, train.classes
+        ctx.warnings.extend(not_learned(last_epoch, images=len(train), batch=batch, classes=len(classes)))
         classifier.eval()
         crop = EvalTransform(model.arch.image_size, self.crop_pct)
         outputs, labels = run_models({"c": classifier}, val, crop, machine=ctx.machine)
@@ -130,7 +142,7 @@ class Finetune(Evaluator):
         ctx.save_outcomes(val, labels, predictions)
         clear_resume(ctx.folder)
         value, n = accuracy(predictions, labels)
-        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)
+        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, chance=chance(classes))
 
     def transform(self, model: Backbone) -> FinetuneTransform:
         """What training does to an image.
@@ -176,11 +188,19 @@ class FinetuneModel(nn.Module):
     """A classifier with its loss, on images mixed by mixup or cutmix.
 
     timm's Mixup pairs images: of an odd number the last stays whole.
+
+    Args:
+        classifier: What is trained.
+        recipe: Its loss and mixing.
+        frequencies: (classes,) of the labels.
     """
 
-    def __init__(self, classifier: Backbone, recipe: Finetune) -> None:
+    frequencies: Tensor
+
+    def __init__(self, classifier: Backbone, recipe: Finetune, frequencies: Tensor) -> None:
         super().__init__()
-        self.classifier, self.mixup = classifier, None
+        self.classifier, self.recipe, self.mixup = classifier, recipe, None
+        self.register_buffer("frequencies", frequencies, persistent=False)
         if recipe.mixup or recipe.cutmix:
             self.mixup = Mixup(
                 mixup_alpha=recipe.mixup,
@@ -195,11 +215,25 @@ class FinetuneModel(nn.Module):
             self.criterion = SoftTargetCrossEntropy() if self.mixup else LabelSmoothingCrossEntropy(recipe.smoothing)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Mean loss of images (B, 3, H, W) in [0, 1] and labels (B,)."""
+        """Mean loss of images (B, 3, H, W) in [0, 1] and labels (B,), and what `learned` says of it."""
         images, targets = batch["image"], batch["label"]
         if self.mixup is not None:
             images, targets = mix(self.mixup, images, targets)
-        return {"loss": self.criterion(self.classifier(images), targets)}
+        logits = self.classifier(images)
+        return {"loss": self.criterion(logits, targets), **self._learned(logits, targets)}
+
+    def _learned(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Of logits (B, classes) and targets as the criterion takes them, soft (B, classes) or labels (B,)."""
+        recipe, classes = self.recipe, self.classifier.num_classes
+        soft = targets if targets.ndim == 2 else mixup_target(targets, classes, smoothing=recipe.smoothing)
+        perfect, constant = soft, (1 - recipe.smoothing) * self.frequencies + recipe.smoothing / classes
+        if recipe.bce_threshold is not None:  # both classes of a mixture count in full
+            perfect = soft.gt(recipe.bce_threshold).float()
+            constant = self.frequencies * perfect.sum(dim=1).mean()
+        scores = partial(torch.logit, eps=SMALLEST) if recipe.loss == "bce" else log
+        return learned(
+            logits, soft.argmax(dim=1), constant, perfect, lambda answers: self.criterion(scores(answers), targets)
+        )
 
 
 def mix(mixup: Mixup, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Ge, MinLen
+
+from cim_bench.common.ranges import CropPct, Distinct, Positive
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import run_models
+from cim_bench.evals.classes import chance
 from cim_bench.evals.metrics import accuracy, knn_predict
 from cim_bench.models.backbone import Backbone, Feature
 from cim_bench.records.measurement import Measurement
@@ -29,10 +33,10 @@ class KNN(Evaluator):
     version: ClassVar[int] = 1
     needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
 
-    k: tuple[int, ...] = (10, 20, 100, 200)
-    temperature: float = 0.07
+    k: Annotated[tuple[Positive, ...], MinLen(1), Distinct()] = (10, 20, 100, 200)
+    temperature: Annotated[float, Ge(1e-4)] = 0.07
     feature: Feature = "cls"
-    crop_pct: float = 0.875
+    crop_pct: CropPct = 0.875
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """Top-1 for each k; the bank is the training split without augmentation."""
@@ -50,6 +54,7 @@ class KNN(Evaluator):
             num_classes=len(train.classes),
         )
         ctx.save_outcomes(val, labels, [({"k": k}, found) for k, found in predictions.items()])
+        place: dict[str, Any] = {"benchmark": val.name, "split": val.split, "chance": chance(train.classes)}
         for k, predicted in predictions.items():
             value, n = accuracy(predicted, labels)
-            yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, facets={"k": k})
+            yield Measurement(metric="top1", value=value, n=n, facets={"k": k}, **place)

@@ -10,14 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cim_bench.common.ranges import CropPct
 from cim_bench.common.seeds import seed_all
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform, SingleRandomResizedCrop
 from cim_bench.engine.fit import clear_resume, fit
-from cim_bench.engine.inference import run_models
+from cim_bench.engine.inference import check_finite, run_models
+from cim_bench.engine.optimizers import check_optimizer
 from cim_bench.engine.samples import Augmented, TrainSet
+from cim_bench.evals.classes import chance
+from cim_bench.evals.learning import class_frequencies, learned, log, not_learned
 from cim_bench.evals.metrics import accuracy
 from cim_bench.models.backbone import Backbone, Feature
 from cim_bench.records.measurement import Measurement
@@ -41,6 +45,9 @@ def mae_linear_training() -> Training:
 class LinearProbe(Evaluator):
     """Linear probing, MAE's protocol: LARS, BatchNorm without affine, frozen backbone.
 
+    BatchNorm takes the statistics of the effective batch, however devices and passes share it; MAE's, those of the 512
+    images of one GPU.
+
     Attributes:
         training: Schedule of the head.
         feature: Which vector the head sees; part of the protocol.
@@ -48,13 +55,22 @@ class LinearProbe(Evaluator):
         crop_pct: Of the evaluation transform.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
 
     training: Training = field(default_factory=mae_linear_training)
     feature: Feature = "cls"
     augment: Literal["crop", "none"] = "crop"
-    crop_pct: float = 0.875
+    crop_pct: CropPct = 0.875
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_optimizer(self.training, "LinearProbe.training")
+        for name, off in (("layer_decay", None), ("weight_decay", 0.0)):
+            if (value := getattr(self.training, name)) != off:
+                raise ValueError(
+                    f"LinearProbe.training.{name} is {value}, and has no effect on a head alone; set it to {off}"
+                )
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """Top-1 of the last epoch's head."""
@@ -65,16 +81,17 @@ class LinearProbe(Evaluator):
         seed_all(ctx.seed, "head")
         machine = ctx.machine
         head = make_head(queries["f"].shape[1], len(train.classes))
-        probe: nn.Module
+        probe: FeatureProbe
+        frequencies = class_frequencies(train)
         samples: TrainSet
         if self.augment == "crop":
-            probe = Probe(model, head, self.feature)
+            probe = Probe(model, head, self.feature, frequencies)
             samples = Augmented(train, SingleRandomResizedCrop(model.arch.image_size), ctx.seed)
         else:
             bank, bank_labels = run_models(extract, train, transform, machine=ctx.machine)
             machine = replace(machine, workers=0)  # features lie in memory already
-            probe, samples = FeatureProbe(head), Features(train, bank["f"], bank_labels)
-        fit(
+            probe, samples = FeatureProbe(head, frequencies), Features(train, bank["f"], bank_labels)
+        last_epoch = fit(
             probe,
             samples,
             lars_groups(head),
@@ -82,14 +99,19 @@ class LinearProbe(Evaluator):
             machine=machine,
             seed=ctx.seed,
             folder=ctx.folder,
+            key=ctx.key,
             title="linear probe",
         )
         clear_resume(ctx.folder)
+        batch, classes = self.training.effective_batch, train.classes
+        ctx.warnings.extend(not_learned(last_epoch, images=len(train), batch=batch, classes=len(classes)))
         with torch.no_grad():
-            predictions = head.eval().cpu()(queries["f"]).argmax(dim=1)
+            logits = head.eval().cpu()(queries["f"])
+        check_finite(logits, val, "logits")
+        predictions = logits.argmax(dim=1)
         ctx.save_outcomes(val, labels, predictions)
         value, n = accuracy(predictions, labels)
-        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n)
+        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, chance=chance(classes))
 
 
 def make_head(dim: int, num_classes: int) -> nn.Sequential:
@@ -108,30 +130,44 @@ def lars_groups(head: nn.Sequential) -> list[dict[str, Any]]:
     ]
 
 
-class Probe(nn.Module):
-    """A head on a frozen backbone; the loss flows into the head alone."""
-
-    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature) -> None:
-        super().__init__()
-        self.backbone, self.head, self.kind = backbone.requires_grad_(False).eval(), head, feature
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy of uint8 images."""
-        with torch.no_grad():
-            features = self.backbone.feature(batch["image"].float() / 255, self.kind)
-        return {"loss": F.cross_entropy(self.head(features), batch["label"])}
-
-
 class FeatureProbe(nn.Module):
-    """A head on features that were extracted before."""
+    """A head that is trained on features of the whole effective batch, which were extracted before.
 
-    def __init__(self, head: nn.Module) -> None:
+    Args:
+        head: What is trained.
+        frequencies: (classes,) of the labels.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, head: nn.Module, frequencies: Tensor) -> None:
         super().__init__()
         self.head = head
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def frozen_features(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Features and labels of one pass."""
+        return {"feature": batch["feature"], "label": batch["label"]}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy of features."""
-        return {"loss": F.cross_entropy(self.head(batch["feature"]), batch["label"])}
+        """Cross entropy of features (N, D), and what `learned` says of it."""
+        labels = batch["label"]
+        logits = self.head(batch["feature"])
+        targets = F.one_hot(labels, len(self.frequencies)).float()
+        reached = learned(logits, labels, self.frequencies, targets, lambda answers: F.nll_loss(log(answers), labels))
+        return {"loss": F.cross_entropy(logits, labels), **reached}
+
+
+class Probe(FeatureProbe):
+    """Likewise, on features of uint8 images that a frozen backbone makes."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature, frequencies: Tensor) -> None:
+        super().__init__(head, frequencies)
+        self.backbone, self.kind = backbone.requires_grad_(False).eval(), feature
+
+    def frozen_features(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Features and labels of one pass."""
+        return {"feature": self.backbone.feature(batch["image"].float() / 255, self.kind), "label": batch["label"]}
 
 
 class Features(torch.utils.data.Dataset[dict[str, Any]]):

@@ -39,14 +39,15 @@ def knn_predict(
 ) -> dict[int, Tensor]:
     """Weighted k-nearest-neighbour votes: cosine similarity s votes exp(s / T) for its label.
 
-    Source: facebookresearch/dino, eval_knn.py. Queries are taken in chunks so that no similarity matrix has
+    Source: facebookresearch/dino, eval_knn.py. Votes are taken relative to the nearest neighbour's, which changes no
+    order, and overflows at no T. Queries are taken in chunks so that no similarity matrix has
     more than `max_elements` entries.
 
     Args:
         bank: (N, D) training features.
         bank_labels: (N,) their labels.
         queries: (M, D) features to classify.
-        ks: Neighbour counts, each at most N.
+        ks: Neighbour counts, each from 1 to N.
         temperature: T.
         num_classes: C.
         max_elements: Bound on memory.
@@ -64,7 +65,7 @@ def knn_predict(
     parts: dict[int, list[Tensor]] = {k: [] for k in ks}
     for chunk in torch.split(queries, rows):
         similarity, nearest = (chunk @ bank.T).topk(max(ks), dim=1)  # (m, K), sorted
-        votes = (similarity / temperature).exp()
+        votes = ((similarity - similarity[:, :1]) / temperature).exp()  # of the nearest 1: none overflows
         labels = bank_labels[nearest]
         for k in ks:
             tally = votes.new_zeros(len(chunk), num_classes).scatter_add_(1, labels[:, :k], votes[:, :k])

@@ -7,16 +7,19 @@ modestyachts/ImageNetV2 for folders named by number; google-research/reassessed-
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import ClassVar, Literal
+from importlib.resources.abc import Traversable
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from cim_bench.common.ranges import CropPct
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.parts import Part, split_parts
@@ -24,7 +27,7 @@ from cim_bench.data.classes import imagenet_wnids
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import ImageBatch
-from cim_bench.evals.classes import class_indices, count_warnings, predict
+from cim_bench.evals.classes import chance, class_indices, count_warnings, predict
 from cim_bench.models.backbone import Backbone
 from cim_bench.records.facets import CLEAN, Facets
 from cim_bench.records.measurement import Measurement
@@ -51,12 +54,16 @@ class Shift(SetEvaluator):
     data: Data = field(default_factory=lambda: Data(name="imagenet-a", root="data/imagenet-a", val_split="."))
     labels: Literal["folder", "index", "real"] = "folder"
     clean: bool = False
-    crop_pct: float = 0.875
+    crop_pct: CropPct = 0.875
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """The shifted set, and the clean one if it is measured."""
         own = ((self.data, self.data.val_split),)
         return (*own, (data, data.val_split)) if self.clean else own
+
+    def identity(self, data: Data) -> dict[str, str]:
+        """The list of ReaL labels that the installed timm ships."""
+        return {"real labels": hashlib.sha256(_real_file().read_bytes()).hexdigest()} if self.labels == "real" else {}
 
     def check(self, model: Backbone, ctx: Context) -> None:
         """Every folder must be a class of the classifier; numbers and ReaL labels need ImageNet's 1,000."""
@@ -106,10 +113,10 @@ class Shift(SetEvaluator):
         """Top-1 on the set, and on the clean images of its classes."""
         (own,) = [count.n for count in counts if not count.facets]
         ctx.warnings.extend(count_warnings(self.data.name, own))
+        classes = ImageSet(self.data, self.data.val_split).classes if self.labels == "folder" else ctx.subject.classes
+        place: dict[str, Any] = {"benchmark": self.data.name, "split": "test", "chance": chance(classes)}
         for facets, right, n in counts:
-            yield Measurement(
-                benchmark=self.data.name, split="test", metric="top1", value=right / n, n=n, facets=facets
-            )
+            yield Measurement(metric="top1", value=right / n, n=n, facets=facets, **place)
 
 
 def _of_classes(images: ImageSet, classes: tuple[str, ...]) -> ImageSet:
@@ -164,6 +171,9 @@ def real_labels(file: str) -> list[int]:
 
 @functools.cache
 def _real_list() -> list[list[int]]:
-    text = resources.files("timm").joinpath("data", "_info", "imagenet_real_labels.json").read_text()
-    found: list[list[int]] = json.loads(text)
+    found: list[list[int]] = json.loads(_real_file().read_bytes())
     return found
+
+
+def _real_file() -> Traversable:
+    return resources.files("timm").joinpath("data", "_info", "imagenet_real_labels.json")

@@ -19,11 +19,20 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
+from cim_bench.common.ranges import AreaRange, Positive
 from cim_bench.contracts.pretext import Panel, Pretext
 from cim_bench.models.backbone import create_meta_net
 from cim_bench.models.positions import sincos_positions
-from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, mae_hidden, reconstruction_panels, split_mask
-from cim_bench.pretrain.vit import init_weights, patch_grid, plain_vit
+from cim_bench.pretrain.masks import (
+    GREY,
+    MaskedInputs,
+    MaskedModel,
+    Part,
+    mae_hidden,
+    reconstruction_panels,
+    split_mask,
+)
+from cim_bench.pretrain.vit import Width, check_heads, init_weights, patch_grid, plain_vit
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
 
@@ -43,12 +52,16 @@ class MAE(Pretext):
     method: ClassVar[str] = "MAE"
     version: ClassVar[int] = 1
 
-    mask_ratio: float = 0.75
+    mask_ratio: Part = 0.75
     norm_pix_loss: bool = True
-    decoder_dim: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-    crop_scale: tuple[float, float] = (0.2, 1.0)
+    decoder_dim: Width = 512
+    decoder_depth: Positive = 8
+    decoder_heads: Positive = 16
+    crop_scale: AreaRange = (0.2, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_heads(self.decoder_dim, self.decoder_heads, "MAE.decoder")
 
     def build(self, arch: Arch) -> MAEModel:
         """A freshly initialised model."""
@@ -88,8 +101,6 @@ class MAEModel(MaskedModel):
         self.patch, grid = int(self.encoder.patch_embed.patch_size[0]), patch_grid(arch.image_size, arch, self.encoder)
         self.hidden = mae_hidden(grid**2, settings.mask_ratio)
         width, heads = settings.decoder_dim, settings.decoder_heads
-        if width % heads:
-            raise ValueError(f"decoder_dim {width} does not divide by decoder_heads {heads}; choose a multiple of it")
         self.decoder_embed = nn.Linear(self.encoder.embed_dim, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         norm = partial(nn.LayerNorm, eps=1e-6)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Interval
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms as T
@@ -14,6 +15,7 @@ from torchvision import transforms as T
 from cim_bench.contracts.pretext import Panel, PretextModel
 from cim_bench.data.transforms import to_uint8
 
+Part = Annotated[float, Interval(gt=0, lt=1)]  # of an image: some of it is hidden and some visible
 GREY = 128  # what pictures show in place of hidden pixels
 
 

@@ -16,10 +16,19 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
+from cim_bench.common.ranges import AreaRange, Pixels, Rate
 from cim_bench.contracts.pretext import Panel, Pretext
 from cim_bench.models.backbone import create_net
 from cim_bench.models.positions import sincos_positions
-from cim_bench.pretrain.masks import GREY, MaskedInputs, MaskedModel, enlarge, reconstruction_panels, simmim_hidden
+from cim_bench.pretrain.masks import (
+    GREY,
+    MaskedInputs,
+    MaskedModel,
+    Part,
+    enlarge,
+    reconstruction_panels,
+    simmim_hidden,
+)
 from cim_bench.pretrain.vit import patch_grid, plain_vit
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
@@ -38,10 +47,10 @@ class SimMIM(Pretext):
     method: ClassVar[str] = "SimMIM"
     version: ClassVar[int] = 2
 
-    mask_patch: int = 32
-    mask_ratio: float = 0.6
-    crop_scale: tuple[float, float] = (0.67, 1.0)
-    drop_path: float = 0.1
+    mask_patch: Pixels = 32
+    mask_ratio: Part = 0.6
+    crop_scale: AreaRange = (0.67, 1.0)
+    drop_path: Rate = 0.1
 
     def build(self, arch: Arch) -> SimMIMModel:
         """A freshly initialised model."""

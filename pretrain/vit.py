@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, MultipleOf
 from torch import nn
 
 from cim_bench.models.backbone import create_net
 from cim_bench.spec import Arch
+
+Width = Annotated[int, Ge(4), MultipleOf(4)]  # sin-cos positions take channels in fours
+
+
+def check_heads(width: int, heads: int, name: str) -> None:
+    """Refuse a width that attention heads do not divide; `name` begins the names of both settings."""
+    if width % heads:
+        raise ValueError(f"{name}_dim {width} does not divide by decoder_heads {heads}; choose a multiple of it")
 
 
 def plain_vit(arch: Arch, method: str) -> Any:

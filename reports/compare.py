@@ -82,6 +82,7 @@ class Comparison:
         accuracies: One row for each evaluator, benchmark and facets.
         mces: One row for each set of which both measured all corruptions.
         footnotes: What was left out, and in what the two differ.
+        problems: What should be here and is not, because files are damaged or hold other images; a sentence each.
     """
 
     a: Path
@@ -89,6 +90,7 @@ class Comparison:
     accuracies: tuple[AccuracyRow, ...]
     mces: tuple[MceRow, ...]
     footnotes: tuple[str, ...]
+    problems: tuple[str, ...] = ()
 
     def markdown(self) -> str:
         """Tables in percent, with the footnotes below."""
@@ -120,10 +122,10 @@ def compare(a: Path, b: Path, seed: int = 0) -> Comparison:
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: If a folder is none or has no measured records, if nothing can be paired, if the two measured
-            different images or labels under one name, or if outcomes cannot be read.
+        ValueError: If a folder is none or has no measured records, or if nothing can be paired.
     """
-    ours, theirs = jobs_of(a), jobs_of(b)
+    problems: list[str] = []
+    ours, theirs = jobs_of(a, problems), jobs_of(b, problems)
     accuracies: list[AccuracyRow] = []
     mces: list[MceRow] = []
     footnotes: list[str] = []
@@ -132,7 +134,11 @@ def compare(a: Path, b: Path, seed: int = 0) -> Comparison:
         if reason := unpaired(*pair):
             footnotes.append(f"left out: {' '.join(place[:2])}, {reason}")
             continue
-        outcomes = aligned(place, pair)
+        try:
+            outcomes = aligned(place, pair)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
         for key in (key for key in pair[0].records if key in pair[1].records):
             if row := _accuracy_row(place, key, pair, outcomes, seed):
                 accuracies.append(row)
@@ -143,9 +149,16 @@ def compare(a: Path, b: Path, seed: int = 0) -> Comparison:
             mces.append(total)
         footnotes.extend(_settings_footnotes(place, pair))
     if not accuracies:
-        reasons = f": {'; '.join(footnotes)}" if footnotes else ""
+        reasons = f": {'; '.join([*footnotes, *problems])}" if footnotes or problems else ""
         raise ValueError(f"{a} and {b} have no outcomes of the same evaluation to compare{reasons}")
-    return Comparison(a=a, b=b, accuracies=tuple(accuracies), mces=tuple(mces), footnotes=tuple(footnotes))
+    return Comparison(
+        a=a,
+        b=b,
+        accuracies=tuple(accuracies),
+        mces=tuple(mces),
+        footnotes=tuple(footnotes),
+        problems=tuple(problems),
+    )
 
 
 def _name(key: FacetKey, job: EvaluatedJob) -> str:

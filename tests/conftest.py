@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from cim_bench.data import fingerprint
 from cim_bench.data.photos.crops import photos
 from cim_bench.spec import Arch, Data, Machine
 
@@ -24,6 +25,15 @@ torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long a loader stop
 # A slow machine is no fault: no example has a deadline, and drawing them may take as long as it takes.
 settings.register_profile("cim-bench", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cim-bench")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _digests_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Digests of the images of tests are not kept in the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprint, "cache_folder", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

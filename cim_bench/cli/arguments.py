@@ -64,6 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = add("inspect", "Recognise a checkpoint: format, architecture, keys, features.")
     inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder of ours, a public file, or timm:NAME")
     _add_foreign(inspect)
+    selftest = add(
+        "selftest", "Compare a released classifier with its published accuracy on clean images.", fields=True
+    )
+    selftest.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help="a fine-tuned file, or timm:NAME")
+    _add_foreign(selftest)
     report = add("report", "Print and save the tables of finished runs.", output="RUNS")
     report.add_argument("runs", type=Path, metavar="RUNS", help="folder that holds records")
     report.add_argument(
@@ -104,6 +109,15 @@ def _add_foreign(parser: argparse.ArgumentParser) -> None:
     """What a public checkpoint cannot tell about itself."""
     parser.add_argument("--method", default="", help="the method, where keys do not tell it; another one is refused")
     parser.add_argument("--arch", default="", help="the architecture, where shapes do not tell it; others are refused")
+    parser.add_argument(
+        "--format", default="", metavar="NAME", help="read it as this format, or that of a .py file (IT IS EXECUTED)"
+    )
+    parser.add_argument(
+        "--normalisation",
+        default="",
+        choices=("imagenet", "inception", "clip", "sat493m"),
+        help="input normalisation, where the file does not tell it; inception is a mean and std of 0.5",
+    )
     parser.add_argument("--image-size", type=int, default=None, help="input size to resample positions to")
     parser.add_argument("--epochs", type=float, default=None, help="pre-training epochs, where the file does not tell")
     parser.add_argument(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cim_bench import registry
+from cim_bench.common.streams import say
 
 if TYPE_CHECKING:
     from cim_bench.benchmark import Benchmark
@@ -26,6 +26,8 @@ def _foreign(options: argparse.Namespace, path: str) -> FromCheckpoint:
         image_size=options.image_size,
         epochs=options.epochs,
         allow_pickle=options.allow_pickle,
+        format=options.format,
+        normalisation=options.normalisation,
     )
 
 
@@ -97,7 +99,7 @@ def _with_executor(benchmark: Benchmark, name: str) -> Benchmark:
     """The benchmark with another executor, if one was named."""
     if not name:
         return benchmark
-    return replace(benchmark, executor=registry.load(registry.target("executors", name))())
+    return replace(benchmark, executor=registry.make("executors", name))
 
 
 def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False, only_jobs: Sequence[str] = ()) -> int:
@@ -116,8 +118,15 @@ def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False, onl
         if result.tables:
             print(result.tables)
         for job in result.failed:
-            print(f"cim-bench: {job.job.name} {job.status}: {job.error}", file=sys.stderr)
-    return 1 if result.failed else 0
+            say(f"cim-bench: {job.job.name} {job.status}: {job.error}")
+    return 1 if _say_problems(result.problems) or result.failed else 0
+
+
+def _say_problems(problems: Sequence[str]) -> bool:
+    """What is missing, and whether anything is."""
+    for problem in problems:
+        say(f"cim-bench: {problem}")
+    return bool(problems)
 
 
 def command_job(options: argparse.Namespace, _fields: Sequence[str]) -> int:
@@ -160,9 +169,16 @@ def command_clean(options: argparse.Namespace, _fields: Sequence[str]) -> int:
 
 def command_report(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """Tables from records."""
+    from cim_bench.common.errors import IncompleteError
+
     folder = options.runs if options.runs.is_dir() else options.runs.parent
     tables = registry.load(registry.target("tables", options.tables))
-    print(tables(options.runs, options.output or folder, None))
+    try:
+        print(tables(options.runs, options.output or folder, None))
+    except IncompleteError as error:
+        if error.made:
+            print(error.made)
+        return int(_say_problems(error.problems))
     return 0
 
 
@@ -172,6 +188,21 @@ def command_inspect(options: argparse.Namespace, _fields: Sequence[str]) -> int:
 
     print(inspect(_foreign(options, options.checkpoint)))
     return 0
+
+
+def command_selftest(options: argparse.Namespace, fields: Sequence[str]) -> int:
+    """A released classifier's accuracy beside its published one."""
+    from cim_bench.cli.overrides import override
+    from cim_bench.engine.devices import is_main
+    from cim_bench.selftest.measure import SelfTest, self_test
+
+    asked = override(SelfTest(), fields, "cim-bench selftest CHECKPOINT")
+    if not options.checkpoint:
+        raise ValueError("no checkpoint given; name a fine-tuned file, a checkpoint folder or timm:NAME")
+    result = self_test(_foreign(options, options.checkpoint), asked)
+    if is_main():
+        print(options.checkpoint, result, sep="\n")
+    return 0 if result.agrees else 1
 
 
 def command_visualize(options: argparse.Namespace, _fields: Sequence[str]) -> int:
@@ -187,8 +218,9 @@ def command_compare(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """Paired tests of two subjects."""
     from cim_bench.reports.compare import compare
 
-    print(compare(options.a, options.b, seed=options.seed).markdown())
-    return 0
+    found = compare(options.a, options.b, seed=options.seed)
+    print(found.markdown())
+    return int(_say_problems(found.problems))
 
 
 def command_data(options: argparse.Namespace, _fields: Sequence[str]) -> int:
@@ -197,11 +229,18 @@ def command_data(options: argparse.Namespace, _fields: Sequence[str]) -> int:
         from cim_bench.data.check.command import command
 
         return command(options)
+    from cim_bench.common.ranges import CropPct, Pixels, Seed, fit
     from cim_bench.data.images import ImageSet
     from cim_bench.evals.corruptions.generate import CORRUPTIONS
     from cim_bench.evals.corruptions.write import write_corrupted
     from cim_bench.spec import Data, Machine
 
+    for option, value, range_ in (
+        ("--size", options.size, Pixels),
+        ("--crop-pct", options.crop_pct, CropPct),
+        ("--seed", options.seed, Seed),
+    ):
+        fit(option, value, range_)
     images = ImageSet(Data(name=Path(options.root).name, root=options.root), options.split)
     written = write_corrupted(
         images,

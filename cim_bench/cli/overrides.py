@@ -36,4 +36,10 @@ def _one_sentence(panel: str, prog: str) -> str:
     lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in panel.splitlines()]
     text = " ".join(line for line in lines[1:] if line)
     text = re.split(r"Argument helptext|For full helptext", text)[0]
-    return f"{re.sub(r'  +', ' ', text).strip(' .')} (`{prog} --help` lists every field)"
+    text = re.sub(r"  +", " ", text).strip(" .")
+    if refused := re.fullmatch(
+        r"Error parsing (\S+): (([A-Z]\w*)\..*)", text
+    ):  # of a class where it stands in the recipe
+        where, sentence, kind = refused.groups()
+        text = re.sub(rf"\b{kind}\.", f"{where}.", sentence)
+    return f"{text} (`{prog} --help` lists every field)"

@@ -12,7 +12,12 @@ from cim_bench.spec import OF_BENCHMARK, Data, FromCheckpoint
 
 
 def plan_text(runner: Runner) -> str:
-    """One line a job, then the data that is missing and the checkpoints that nobody gave; nothing is run."""
+    """One line a job, then the data that is missing and the checkpoints that nobody gave; nothing is run.
+
+    Raises:
+        ValueError: If a pretext does not fit its architecture.
+    """
+    runner.check()
     lines, states, missing = list[str](), Counter[str](), dict[tuple[str, str], Counter[str]]()
     for job in runner.jobs:
         state, _, reason = runner.states.status(job).partition(": ")

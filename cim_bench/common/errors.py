@@ -1,9 +1,10 @@
-"""Errors as one sentence, and those that an unreadable image raises."""
+"""Errors as one sentence, those that an unreadable image raises, and work that was done in part."""
 
 from __future__ import annotations
 
 import struct
 import tarfile
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -19,6 +20,19 @@ UNREADABLE = (
     tarfile.TarError,
     Image.DecompressionBombError,
 )
+
+
+class IncompleteError(ValueError):
+    """Some of what was asked for could not be made; the rest was.
+
+    Attributes:
+        made: The text of what could be made.
+        problems: Why the rest could not, a sentence each.
+    """
+
+    def __init__(self, made: str, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.made, self.problems = made, tuple(problems)
 
 
 def one_sentence(error: BaseException) -> str:

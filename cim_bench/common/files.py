@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
+from cim_bench.common.hashing import stable_hash
+
+LONGEST = 160  # letters of a folder's name: file systems allow 255, and jobs add a key, and temporary files a suffix
+
 
 def safe_name(name: str) -> str:
-    """A name as one folder name: nothing in it leads out of its parent.
+    """A name as one folder name: nothing in it leads out of its parent. The end of a very long one becomes a hash.
 
     Raises:
         ValueError: If nothing usable is left of the name.
@@ -23,7 +29,7 @@ def safe_name(name: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip(".")
     if not safe:
         raise ValueError(f"{name!r} cannot name a folder; use letters and digits")
-    return safe
+    return safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 13]}-{stable_hash(name)[:12]}"
 
 
 def check_writable(folder: Path) -> None:
@@ -32,15 +38,27 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: Naming the folder.
     """
-    probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(
             error.errno, f"cannot write to the output folder {folder}: {error.strerror}; choose another with --output"
         ) from error
+
+
+def unfinished_writes(folder: Path) -> list[Path]:
+    """What writes that were cut off left below a folder of ours: all that is hidden there."""
+    return [path for path in sorted(folder.rglob(".*")) if not path.parent.name.startswith(".")]
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cim_bench.common.streams import say
+
 PLAIN_EVERY_S = 15.0
 EVENT_EVERY_S = 0.5
 PREFIX = "cim-bench-job: "  # begins a line that one process writes for another to read, a JSON object
@@ -96,7 +98,7 @@ class Meter:
             tell(_listener, progress=[self.title, self.done, self.total, note])
             return
         left = (now - self.started) / max(1, self.done - self.begun_at) * (self.total - self.done)
-        print(plain_line(self.title, self.done, self.total, left, note), file=sys.stderr, flush=True)
+        say(plain_line(self.title, self.done, self.total, left, note))
 
 
 @dataclass
@@ -150,7 +152,7 @@ class Board:
 
     def line(self, job: str, text: str) -> None:
         """A line of a job's own standard error."""
-        print(f"{job}: {text}", file=sys.stderr, flush=True)
+        say(f"{job}: {text}")
 
 
 def plain_line(title: str, done: int, total: int, left_s: float, note: str) -> str:

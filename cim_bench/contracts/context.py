@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cim_bench.data.images import ImageSet
+from cim_bench.data.images import ImageSet, share_images
 from cim_bench.models.checkpoint import Meta, save_checkpoint
 from cim_bench.records.facets import Facets
 from cim_bench.records.outcomes import outcomes_file, write_outcomes
@@ -56,15 +56,26 @@ class Context:
         """The split that is scored, of a protocol that also learns.
 
         Raises:
-            ValueError: If its classes are not those of the training split.
+            ValueError: If its classes are not those of the training split, if there is only one, or if it holds images
+                of the training split.
         """
-        images = self.scored_images()
-        known = self.train_images().classes
-        if images.classes != known:
-            odd = sorted(set(images.classes) ^ set(known))
+        images, train = self.scored_images(), self.train_images()
+        if images.classes != train.classes:
+            odd = sorted(set(images.classes) ^ set(train.classes))
             raise ValueError(
                 f"{self.data.name}: {self.data.train_split} and {self.data.val_split} "
                 f"differ in {len(odd)} classes, e.g. {odd[:3]}"
+            )
+        if len(images.classes) == 1:
+            raise ValueError(
+                f"{self.data.name} has no classes to tell apart: all of its images lie in one folder; "
+                "sort them into class folders"
+            )
+        if share_images(train, images):
+            raise ValueError(
+                f"{self.data.name}: {self.data.train_split} and {self.data.val_split} are the same images, or one "
+                "lies in the other, and a score on images that were learned from means nothing; set --data.train-split "
+                "and --data.val-split, or --data.root"
             )
         return images
 
@@ -91,7 +102,7 @@ class Context:
             ids = [images.image_id(i) for i in range(len(images))]
             pairs = [({}, predictions)] if isinstance(predictions, Tensor) else predictions
             answers = [(facets, values.numpy()) for facets, values in pairs]
-            write_outcomes(outcomes_file(self.folder, part), ids, labels.numpy(), answers, self.protocol)
+            write_outcomes(outcomes_file(self.folder, part), ids, labels.numpy(), answers, self.protocol, self.key)
 
     def save_classifier(self, state: Mapping[str, Tensor], meta: Meta) -> None:
         """Keep the fine-tuned child checkpoint, which classifier evaluators use."""

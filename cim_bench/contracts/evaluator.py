@@ -36,6 +36,17 @@ class Evaluator(PlugIn):
         """Sets and splits that the numbers rest on, given the benchmark's data; they enter the job's key."""
         return ((data, data.train_split), (data, data.val_split))
 
+    def identity(self, data: Data) -> Mapping[str, str]:  # noqa: ARG002  those that need nothing else
+        """What else can move the numbers, by name: a file that comes with a package, a version of code that is shared.
+
+        It enters the job's key and its records. Settings, `version` and the content of what `reads` names are there
+        already; versions of packages are in every record and not in the key.
+
+        Args:
+            data: The benchmark's.
+        """
+        return {}
+
 
 class SetEvaluator(Evaluator):
     """Contract of a protocol that only looks at a model's answers on image sets.

@@ -8,11 +8,13 @@ from typing import Any
 
 from PIL import Image
 from timm.data import create_dataset
-from timm.data.readers import create_reader
+from timm.data.readers import create_reader, set_img_extensions
 
+from cim_bench.data.folders import ImageFolderReader, check_names
 from cim_bench.data.photos.crops import photos
 from cim_bench.data.photos.shifts import PHOTO_SHIFTS, photo_shift
 from cim_bench.data.sets import SPLIT_NAMES
+from cim_bench.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from cim_bench.data.webdataset import WebDatasetReader
 from cim_bench.spec import Data
 
@@ -26,16 +28,38 @@ def open_reader(data: Data, split: str) -> Any:
         return create_reader(data.root, root=data.cache, split=split)
     if kind == "torch":
         return TorchvisionReader(rest, root=data.cache or "data", split=split)
-    root = photos() if data.root == "photos" else photo_shift(kind) if kind in PHOTO_SHIFTS else Path(data.root)
-    place = root if split == "." else find_split(root, split)
-    if not place.exists():
+    place = split_place(data, split)
+    if place is None or not place.exists():
         raise ValueError(f"no folder {place} for the set {data.name}; set its root")
-    # timm would keep a tar open, and forked loader workers then share one position in it
-    options = {"cache_tarfiles": False} if place.suffix == ".tar" else {}
+    return ImageFolderReader(place) if place.is_dir() else _tar_reader(place)
+
+
+def split_place(data: Data, split: str) -> Path | None:
+    """The folder or tar file of a split; ``None`` for sets that a library keeps where it likes.
+
+    Raises:
+        ValueError: Naming every place that was looked at, if there is none.
+    """
+    kind, _, rest = data.root.partition("/")
+    if kind in ("hfds", "torch"):
+        return None
+    if kind == "wds":
+        return find_split(Path(rest), split)
+    root = photos() if data.root == "photos" else photo_shift(kind) if kind in PHOTO_SHIFTS else Path(data.root)
+    return root if split == "." else find_split(root, split)
+
+
+def _tar_reader(place: Path) -> Any:
+    """timm's reader of the images in a tar file."""
+    # timm takes names for images by a list of its own process: with those that nobody reads, to find them here
+    set_img_extensions((*IMAGE_SUFFIXES, *UNREAD_SUFFIXES))
     try:
-        return create_reader("", root=str(place), **options)
+        # timm would keep a tar open, and forked loader workers then share one position in it
+        reader = create_reader("", root=str(place), cache_tarfiles=False)
     except (RuntimeError, ValueError, tarfile.TarError) as error:
         raise ValueError(f"{place} holds no image: {error}") from error
+    check_names((reader.filename(index) for index in range(len(reader))), str(place))
+    return reader
 
 
 def find_split(root: Path, split: str) -> Path:
@@ -77,17 +101,6 @@ class TorchvisionReader:
     def filename(self, index: int) -> str:
         """Torchvision sets have no file names; the position stands in."""
         return f"{self.name}/{index}"
-
-
-def sample_identity(reader: Any, index: int) -> list[Any]:
-    """Id, size in bytes and label of an image, for a fingerprint; the id alone where a reader lists no samples."""
-    name = reader.filename(index)
-    samples = getattr(reader, "samples", None)
-    if samples is None:
-        return [name]
-    source = samples[index][0]
-    size = source.size if hasattr(source, "size") else Path(source).stat().st_size
-    return [name, int(size), sample_label(reader, index)]
 
 
 def sample_label(reader: Any, index: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from torchvision import transforms as T
 from torchvision.transforms import functional as F
 
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD
+
+# timm's RandAugment: magnitude (from 10 on it is always 10), its deviation and limit, operations an image, ...
+RAND_AUGMENT = r"rand(-(m(10|\d)|mstd\d+(\.\d+)?|mmax\d+|n[1-9]|p(0\.\d+|1(\.0)?)|inc[01]|t\w+))*"
 
 
 def to_uint8(image: Image.Image) -> Tensor:
@@ -63,6 +67,29 @@ class StoredPixels:
                 "this set was resized: use the released files"
             )
         return to_uint8(image)
+
+
+def check_auto_augment(name: str, policy: str) -> None:
+    """Check a RandAugment string of timm, of which timm itself passes over what it does not understand.
+
+    Args:
+        name: What the sentence calls it.
+        policy: Such as ``rand-m9-mstd0.5-inc1``; empty for none.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    fits = not policy or re.fullmatch(RAND_AUGMENT, policy) is not None
+    try:
+        if policy and fits:
+            rand_augment_transform(policy, {})
+    except (AssertionError, KeyError, ValueError):  # a set of transforms that this timm does not have
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} is {policy!r}; it must be empty, or rand and sections of timm's RandAugment: m0 to m10, mstd, "
+            "mmax, n, p, inc, t; e.g. rand-m9-mstd0.5-inc1"
+        )
 
 
 class FinetuneTransform:

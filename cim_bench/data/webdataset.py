@@ -7,7 +7,10 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARD_IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+from cim_bench.data.folders import check_text
+from cim_bench.data.suffixes import IMAGE_SUFFIXES
+
+SHARD_IMAGE_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class WebDatasetReader:
     Offers the interface of timm's readers; timm's own WebDataset reader is a stream without length.
 
     Raises:
-        ValueError: If there is no shard, one is damaged, or an image has no ``.cls``.
+        ValueError: If there is no shard, one is damaged, or an image has no ``.cls`` or the other way round.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,4 +77,8 @@ def _scan(shard: Path) -> list[tuple[ShardMember, int]]:
                 labels[key] = int(text.read())
     if lost := sorted(images.keys() - labels.keys()):
         raise ValueError(f"{len(lost)} images have no .cls label, the first is {lost[0]}")
+    if lost := sorted(labels.keys() - images.keys()):
+        raise ValueError(f"{len(lost)} labels have no image beside them, the first is {lost[0]}.cls")
+    for key in images:
+        check_text(key)
     return [(member, labels[key]) for key, member in sorted(images.items())]

@@ -11,17 +11,41 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from cim_bench.common.interrupts import leave_to_parent
 from cim_bench.spec import Machine
+
+LAUNCH = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what accelerate and torchrun tell each process
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and prints progress."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the process that writes files and prints progress; raises as `launch`."""
+    return launch()[0] == 0
 
 
 def process_count() -> int:
-    """Processes that were started together with this one, by accelerate or torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Processes that were started together with this one, by accelerate or torchrun; raises as `launch`."""
+    return launch()[1]
+
+
+def launch() -> tuple[int, int]:
+    """Number of this process, and of those that were started together.
+
+    Raises:
+        ValueError: If the environment tells a part of that, as it is left over from another program: this process
+            would wait for others that do not exist, or leave all writing to them.
+    """
+    told = {name: os.environ[name] for name in LAUNCH if os.environ.get(name)}
+    if not told.keys() & {"RANK", "WORLD_SIZE"}:
+        return 0, 1
+    rank, count = told.get("RANK", "0"), told.get("WORLD_SIZE", "1")
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if (len(told) < len(LAUNCH) and not joined) or not (rank + count).isdecimal() or int(rank) >= int(count):
+        shown = ", ".join(f"{name}={value}" for name, value in told.items())
+        raise ValueError(
+            f"the environment has {shown}, which no start of several processes sets so; unset them, or start the "
+            f"command with `accelerate launch`, which sets {', '.join(LAUNCH)}"
+        )
+    return int(rank), int(count)
 
 
 def gpu_count() -> int:
@@ -61,3 +85,4 @@ def make_accelerator(machine: Machine, precision: str = "fp32") -> Accelerator:
 def one_thread(_: int) -> None:
     """``worker_init_fn`` of a DataLoader: torch takes one thread, since several workers share the cores."""
     torch.set_num_threads(1)
+    leave_to_parent()

@@ -20,6 +20,19 @@ from cim_bench.spec import Machine
 
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
 K = TypeVar("K", bound=Hashable)
+ADVICE = "its weights or the normalisation of its checkpoint are damaged, or its training diverged"
+
+
+class NonFiniteOutputError(ArithmeticError):
+    """A model gave NaN or infinity.
+
+    Attributes:
+        model: Which of those that share a pass; empty if there is one alone.
+    """
+
+    def __init__(self, text: str, model: str = "") -> None:
+        super().__init__(text)
+        self.model = model
 
 
 @dataclass(frozen=True)
@@ -120,13 +133,63 @@ def run_models(
 
     Returns:
         Outputs (N, ...) on the CPU by function name and labels (N,), both in the set's order, on every process.
+
+    Raises:
+        NonFiniteOutputError: Naming the set and the first image whose output is not finite.
     """
 
     def compute(batch: ImageBatch) -> Iterable[tuple[str, Tensor]]:
         pixels = batch.images[transform].float() / 255
         return ((name, function(pixels).float()) for name, function in functions.items())
 
-    return run_pass(compute, images, [transform], machine=machine, batch_size=batch_size)
+    outputs, labels = run_pass(compute, images, [transform], machine=machine, batch_size=batch_size)
+    for values in outputs.values():
+        check_finite(values, images)
+    return outputs, labels
+
+
+def check_finite(outputs: Tensor, images: ImageSet, what: str = "outputs") -> None:
+    """Refuse numbers that are none: the largest of them would be class 0, and count as an answer.
+
+    Args:
+        outputs: (N, ...) of a model, in the set's order.
+        images: The set.
+        what: These outputs, for the message.
+
+    Raises:
+        NonFiniteOutputError: Naming the set and the first image whose output is not finite.
+    """
+    finite = torch.isfinite(outputs).flatten(1).all(dim=1) if outputs.ndim > 1 else torch.isfinite(outputs)
+    if not bool(finite.all()):
+        first = images.image_id(int((~finite).int().argmax()))
+        raise NonFiniteOutputError(
+            f"the model's {what} on {images.name}/{images.split} are not finite for {int((~finite).sum()):,} of "
+            f"{len(finite):,} images, the first is {first}; {ADVICE}"
+        )
+
+
+@contextlib.contextmanager
+def watched(models: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Watch all outputs of some models.
+
+    Yields:
+        For each model a flag on its device that is true as long as all of its outputs were finite.
+    """
+    finite: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def look(_model: nn.Module, _inputs: Any, output: Tensor) -> None:
+            found = torch.isfinite(output.detach()).all()
+            finite[name] = finite[name] & found if name in finite else found
+
+        return look
+
+    handles = [model.register_forward_hook(watch(name)) for name, model in models.items()]
+    try:
+        yield finite
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _gather(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cim_bench.common.cores import machine_cores
 from cim_bench.common.progress import Board
+from cim_bench.common.ranges import Positive
 from cim_bench.contracts.executor import Executor, Graph, JobResult
 from cim_bench.contracts.queue import JobQueue
 from cim_bench.engine.devices import free_memory_gb, gpu_count, process_count
@@ -25,7 +26,7 @@ class LocalExecutor(Executor):
             no more than fit into memory.
     """
 
-    slots: int | None = None
+    slots: Positive | None = None
 
     def execute(self, graph: Graph) -> Iterator[JobResult]:
         """Run all jobs; a slot that dies fails the jobs that it was running, and is replaced.
@@ -39,7 +40,7 @@ class LocalExecutor(Executor):
     def _count(self, graph: Graph) -> int:
         gpus = _gpus(graph)
         most, what = (gpus, "GPUs") if gpus else (machine_cores(), "cores")
-        if self.slots is not None and not 1 <= self.slots <= most:
+        if self.slots is not None and self.slots > most:
             raise ValueError(f"executor.slots is {self.slots} and this machine has {most} {what}; choose 1 to {most}")
         alone = "accelerate or torchrun started several processes of this command" if process_count() > 1 else ""
         if reason := alone or graph.only_here:

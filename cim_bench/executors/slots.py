@@ -15,6 +15,8 @@ from cim_bench.common.progress import PREFIX, Board
 from cim_bench.contracts.executor import Graph, Job, JobResult
 from cim_bench.executors.environment import slot_environment
 
+SAVING_S = 30.0  # what a process may take to finish its step and save, once it is asked to end
+
 
 @dataclass(frozen=True)
 class _Event:
@@ -68,14 +70,18 @@ class Worker:
         except OSError:  # it died since its last batch: its end is among the events
             pass
 
-    def close(self) -> None:
-        """End it: at once, if it has work."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+    def ask_to_end(self) -> None:
+        """Let it end; a training that it is at work on is saved."""
+        assert self.process.stdin is not None
         if self.jobs:
-            self.process.terminate()
+            self.process.terminate()  # and keep its input open, at whose end it would end without saving
+        else:
+            self.process.stdin.close()
+
+    def wait(self) -> None:
+        """Wait until it has ended, or end it."""
         try:
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=SAVING_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -109,7 +115,9 @@ class Slots:
 
     def __exit__(self, *_: object) -> None:
         for worker in self.workers.values():
-            worker.close()
+            worker.ask_to_end()
+        for worker in self.workers.values():
+            worker.wait()
 
     def have_room(self, processes: int) -> bool:
         """Whether a job of as many processes can start now."""
@@ -123,7 +131,9 @@ class Slots:
         if processes > 1:  # they start together and end together
             for slot in taken:
                 if slot in self.workers:
-                    self.workers.pop(slot).close()
+                    idle = self.workers.pop(slot)
+                    idle.ask_to_end()
+                    idle.wait()
             worker = Worker(self.graph.command(jobs), environment, taken, self.events)
         else:
             worker = self.workers.get(taken[0]) or Worker(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cim_bench.common.errors import one_sentence
-from cim_bench.common.files import safe_name
-from cim_bench.engine.fit import RESUME
+from cim_bench.common.files import safe_name, unfinished_writes
+from cim_bench.engine.resume import RESUME
 from cim_bench.jobs.resolved import FOLDER
 from cim_bench.jobs.runner import Runner
 from cim_bench.jobs.worker import open_runner
 
+TEMPORARY = re.compile(r"\..+\.(md|csv|json)\.\w{8}")  # as `write_atomic` calls them
 JOB_FOLDER = re.compile(r"(?P<name>.+)-(?P<key>[0-9a-f]{12}|failed)")
 
 
@@ -90,6 +91,7 @@ def plan_cleaning(output: Path, load: Sequence[str] = ()) -> CleanPlan:
             if reason := _reason(path, folder in subjects, folders, unknown):
                 found.append(_removable(path, reason))
     found += [_removable(path, "the resume point of a finished job") for path in _resume_points(folders)]
+    found += [_removable(path, "a write that was cut off") for path in _cut_off(output, folders)]
     kept = [f"{name}: {reason}" for name, reason in sorted(unknown.values())]
     return CleanPlan(benchmark=newest, removable=tuple(found), kept=tuple(kept))
 
@@ -124,7 +126,15 @@ def _reason(path: Path, is_subject: bool, folders: dict[Path, bool], unknown: di
 
 
 def _resume_points(folders: dict[Path, bool]) -> Iterator[Path]:
-    return (folder / RESUME for folder, finished in folders.items() if finished and (folder / RESUME).exists())
+    return (path for folder, finished in folders.items() if finished for path in folder.glob(f"{RESUME}*"))
+
+
+def _cut_off(output: Path, folders: Iterable[Path]) -> Iterator[Path]:
+    """Temporary files of tables and benchmarks, and those in the folders of jobs."""
+    for folder in (output, output / FOLDER):
+        yield from (path for path in sorted(folder.glob(".*")) if TEMPORARY.fullmatch(path.name) and path.is_file())
+    for folder in folders:
+        yield from unfinished_writes(folder)
 
 
 def _removable(path: Path, reason: str) -> Removable:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from cim_bench.common.files import remove, unfinished_writes
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.engine.devices import is_main, make_accelerator
-from cim_bench.jobs.identity import protocol_info, subject_info
+from cim_bench.jobs.identity import subject_info
 from cim_bench.jobs.passes import measurements, passes
 from cim_bench.jobs.state import Evaluation, JobStates
 from cim_bench.models.backbone import Backbone, load_backbone
 from cim_bench.models.checkpoint import load_checkpoint
 from cim_bench.records.measurement import Measurement
+from cim_bench.records.outcomes import constant_answers, outcome_files
 from cim_bench.records.record import Record
-from cim_bench.records.store import PARTIAL, RECORDS_FILE, write_records
+from cim_bench.records.store import PARTIAL, is_finished, write_records
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Evaluations:
     def _context(self, evaluation: Evaluation) -> Context:
         if is_main():
             evaluation.folder.mkdir(parents=True, exist_ok=True)
+            for left in unfinished_writes(evaluation.folder):
+                remove(left)
         benchmark = self.states.benchmark
         return Context(
             data=benchmark.data,
@@ -100,15 +104,17 @@ class Evaluations:
         if not found:
             raise ValueError(f"{evaluation.job.evaluator} measured nothing")
         folder = evaluation.folder / PARTIAL if partial else evaluation.folder
-        if not is_main() or (folder / RECORDS_FILE).exists():
+        if not is_main() or is_finished(folder, evaluation.key):
             return
+        kept = outcome_files(evaluation.folder, partial=partial)
+        constant = filter(None, [constant_answers(kept, evaluation.protocol)])
         common: dict[str, Any] = {
             "key": evaluation.key,
             "subject": subject_info(evaluation.job.subject, evaluation.meta),
-            "protocol": protocol_info(evaluation.evaluator, partial=partial),
+            "protocol": replace(evaluation.protocol, partial=partial),
             "provenance": self.states.provenance(
                 duration_s=time.monotonic() - started, data=self.states.fingerprint(evaluation.evaluator)
             ),
-            "warnings": (*self.states.subjects.warnings(evaluation.job.subject), *context.warnings),
+            "warnings": (*self.states.subjects.warnings(evaluation.job.subject), *context.warnings, *constant),
         }
         write_records(folder, [Record(measurement=measurement, **common) for measurement in found])

@@ -15,6 +15,10 @@ from cim_bench.spec import Data, difference, settings
 
 def subject_info(name: str, meta: Meta) -> SubjectInfo:
     """Identity of a checkpoint as records carry it."""
+    told = meta.recipe
+    recognised = (
+        f"{told['format']}: {told['evidence']}; normalisation: {told['normalisation']}" if "evidence" in told else ""
+    )
     return SubjectInfo(
         name=name,
         method=meta.method,
@@ -25,18 +29,24 @@ def subject_info(name: str, meta: Meta) -> SubjectInfo:
         pretrain_data=meta.pretrain_data,
         passed=meta.passed,
         job=meta.key,
+        recognised=recognised,
     )
 
 
-def protocol_info(evaluator: Evaluator, *, partial: bool = False) -> ProtocolInfo:
-    """An evaluator's name, version, all knobs, and those that differ from its defaults."""
+def protocol_info(evaluator: Evaluator, data: Data | None = None) -> ProtocolInfo:
+    """An evaluator's name, version, all knobs, and those that differ from its defaults.
+
+    Args:
+        evaluator: The protocol.
+        data: The benchmark's, for what else its numbers depend on.
+    """
     resolved, defaults = _knobs(evaluator), _knobs(type(evaluator)())
     return ProtocolInfo(
         evaluator=registry.name_of("evaluators", type(evaluator)),
         version=type(evaluator).version,
         settings=resolved,
         passed=difference(resolved, defaults),
-        partial=partial,
+        identity={} if data is None else dict(evaluator.identity(data)),
     )
 
 

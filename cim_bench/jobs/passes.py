@@ -7,18 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator, SetEvaluator
 from cim_bench.contracts.parts import Part
 from cim_bench.engine.devices import make_accelerator
-from cim_bench.engine.inference import ImageBatch, Transform, run_pass
+from cim_bench.engine.inference import ADVICE, ImageBatch, NonFiniteOutputError, Transform, run_pass, watched
 from cim_bench.jobs.identity import protocol_info
 from cim_bench.models.backbone import Backbone
 from cim_bench.records.facets import FacetKey
 from cim_bench.records.measurement import Measurement
-from cim_bench.records.outcomes import outcomes_file, read_outcomes, tally
+from cim_bench.records.outcomes import check_kept, outcomes_file, tally
+
+FINITE: FacetKey = (("finite", True),)  # in place of facets: whether a model's outputs were finite so far
 
 
 def passes(
@@ -36,6 +39,7 @@ def passes(
 
     Raises:
         ValueError: If outcomes of an earlier run are damaged, or an image cannot be read.
+        NonFiniteOutputError: Naming a model whose outputs were not finite; those of the others are kept.
     """
     parts = evaluator.parts(next(iter(contexts.values())))
     for number, part in enumerate(parts):
@@ -76,8 +80,7 @@ def _is_kept(part: Part, ctx: Context) -> bool:
     if not file.exists():
         return False
     ids = [part.images.image_id(i) for i in range(len(part.images))]
-    if read_outcomes(file)["id"].to_pylist() != ids:  # parts cut otherwise would count images twice, or never
-        raise ValueError(f"{file} holds other images than this part's {len(ids)}; delete it and run again")
+    check_kept(file, ctx.key, ids, part.images.labels())
     return True
 
 
@@ -89,16 +92,28 @@ def _one_pass(
     for name, model in models.items():
         groups[evaluator.transform(model)][name] = model
     machine = next(iter(contexts.values())).machine
-    outputs, labels = run_pass(partial(_answers, evaluator, part, groups), part.images, list(groups), machine=machine)
-    for name in models:
+    with watched(models) as finite:
+        answers_of = partial(_answers, evaluator, part, groups, finite)
+        outputs, labels = run_pass(answers_of, part.images, list(groups), machine=machine)
+    odd = [name for name in models if not bool(outputs.pop((name, FINITE), torch.ones(1)).all())]
+    for name in (name for name in models if name not in odd):
         answers = [(dict(facets), values) for (model, facets), values in outputs.items() if model == name]
         contexts[name].save_outcomes(part.images, labels, answers, part.name)
     make_accelerator(machine).wait_for_everyone()  # before another process looks for the file
+    if odd:
+        where = f"{part.images.name}/{part.images.split}"
+        raise NonFiniteOutputError(f"{odd[0]}: the model's outputs on {where} are not finite; {ADVICE}", odd[0])
 
 
 def _answers(
-    evaluator: SetEvaluator, part: Part, groups: Mapping[Transform, Mapping[str, Backbone]], batch: ImageBatch
+    evaluator: SetEvaluator,
+    part: Part,
+    groups: Mapping[Transform, Mapping[str, Backbone]],
+    finite: Mapping[str, Tensor],
+    batch: ImageBatch,
 ) -> Iterator[tuple[tuple[str, FacetKey], Tensor]]:
     for transform, models in groups.items():
         for name, facets, values in evaluator.answers(part, models, batch.images[transform], batch):
             yield (name, tuple(facets.items())), values
+        for name in (name for name in models if name in finite):
+            yield (name, FINITE), finite[name].expand(len(batch.labels))  # an output: all processes know of all batches

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from cim_bench import registry
 from cim_bench.benchmark import Benchmark, Pretraining
+from cim_bench.common.files import safe_name
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.executor import Job, Resources
 from cim_bench.models.formats.opening import checkpoint_kind
@@ -21,9 +22,10 @@ def make_plan(benchmark: Benchmark) -> list[Job]:
     checkpoint nobody gave has no jobs.
 
     Raises:
-        ValueError: If an evaluator needs a classifier and the benchmark has no ``finetune`` for that subject, or if
-            `Benchmark.only` names an evaluator or subjects that do not exist.
+        ValueError: If an evaluator needs a classifier and the benchmark has no ``finetune`` for that subject, if two
+            names would have one folder, or if `Benchmark.only` names an evaluator or subjects that do not exist.
     """
+    _check_names(benchmark)
     _check_only(benchmark)
     jobs: list[Job] = []
     for subject, source in benchmark.subjects.items():
@@ -126,6 +128,17 @@ def _finetuning(benchmark: Benchmark, subject: str, wanted_by: str) -> str:
     raise ValueError(
         f"{wanted_by} needs a fine-tuned classifier; add a finetune evaluator for {subject} to the benchmark"
     )
+
+
+def _check_names(benchmark: Benchmark) -> None:
+    """Names become folders: two of one folder would count as one, and a row would vanish."""
+    for what, names in (("subjects", benchmark.subjects), ("evaluators", benchmark.evaluators)):
+        taken = {"pretrain": "pre-training"} if what == "evaluators" else {}
+        for name in names:
+            folder = safe_name(name)
+            if folder in taken:
+                raise ValueError(f"{what} {taken[folder]!r} and {name!r} would share the folder {folder}; rename one")
+            taken[folder] = name
 
 
 def _check_only(benchmark: Benchmark) -> None:

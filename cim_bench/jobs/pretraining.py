@@ -8,15 +8,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cim_bench.benchmark import Pretraining
+from cim_bench.common.files import remove, unfinished_writes
 from cim_bench.common.seeds import seed_all
 from cim_bench.contracts.pretext import PretextModel
 from cim_bench.data.images import ImageSet
-from cim_bench.engine.devices import make_accelerator
+from cim_bench.engine.devices import is_main, make_accelerator
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.samples import Augmented
 from cim_bench.engine.schedule import weight_decay_groups
-from cim_bench.jobs.subjects import CHECKPOINT
-from cim_bench.models.checkpoint import META, Meta, read_meta, save_checkpoint
+from cim_bench.jobs.subjects import CHECKPOINT, is_trained
+from cim_bench.models.checkpoint import Meta, read_meta, save_checkpoint
 from cim_bench.spec import difference, settings
 
 HELD_OUT_IMAGES = 512
@@ -32,10 +33,16 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
 
     Returns:
         The checkpoint's identity; that of the existing one if the job was finished before.
+
+    Raises:
+        ValueError: If the folder holds the checkpoint of another job.
     """
     target = folder / CHECKPOINT
-    if (target / META).exists() and read_meta(target).key == key:
+    if is_trained(folder, key):
         return read_meta(target)
+    if is_main():
+        for left in unfinished_writes(folder):
+            remove(left)
     images = ImageSet(recipe.data, recipe.data.train_split)
     seed_all(recipe.seed, "weights")
     model = recipe.pretext.build(recipe.arch)
@@ -48,6 +55,7 @@ def pretrain(recipe: Pretraining, folder: Path, key: str) -> Meta:
         machine=recipe.machine,
         seed=recipe.seed,
         folder=folder,
+        key=key,
         title=f"pretrain {recipe.pretext.method}",
         after_step=model.after_step,
         validate=lambda: held_out(model, recipe),

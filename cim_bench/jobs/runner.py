@@ -13,9 +13,12 @@ from typing import TypeVar
 from cim_bench.benchmark import Benchmark
 from cim_bench.common.errors import one_sentence
 from cim_bench.common.files import check_writable
+from cim_bench.common.streams import say
 from cim_bench.contracts.executor import Job, JobResult, Status
 from cim_bench.engine.devices import is_main, make_accelerator
+from cim_bench.engine.inference import NonFiniteOutputError
 from cim_bench.jobs.evaluation import Evaluations
+from cim_bench.jobs.fitting import check_subjects
 from cim_bench.jobs.plan import is_absent, left_out, make_plan, select_jobs
 from cim_bench.jobs.pretraining import pretrain
 from cim_bench.jobs.resolved import loads, write_benchmark
@@ -54,6 +57,14 @@ class Runner:
         """What subjects with jobs do not pass through, a sentence each."""
         return left_out(self.benchmark, {job.subject for job in self.jobs})
 
+    def check(self) -> None:
+        """Refuse pretexts that do not fit their architectures, before anything is planned or run.
+
+        Raises:
+            ValueError: Naming the subject.
+        """
+        check_subjects(self.benchmark, dict.fromkeys(job.subject for job in self.jobs))
+
     def run(self, on_end: Callable[[JobResult], None] = lambda _: None) -> dict[str, JobResult]:
         """Have the benchmark's executor run every job whose needs are met.
 
@@ -65,13 +76,15 @@ class Runner:
 
         Raises:
             OSError: If the output folder cannot be written.
-            ValueError: If the executor's settings do not fit the jobs or this machine.
+            ValueError: If a pretext and its architecture, or the executor's settings and the jobs or this machine, do
+                not fit together.
         """
+        self.check()
         check_writable(self.output)
         if is_main():
             write_benchmark(self.benchmark, self.output)
             for sentence in self.left_out:
-                print(sentence, file=sys.stderr)
+                say(sentence)
         results: dict[str, JobResult] = {}
         for result in self.benchmark.executor.execute(self):
             results[result.job.name] = result
@@ -103,8 +116,9 @@ class Runner:
         processes = jobs[0].resources.processes if jobs else 1
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         names = [name for module in needed for name in ("--load", module)] + [job.name for job in jobs]
-        # -P: a checkout in the working directory must not be taken for the installed package
-        start = [sys.executable, "-P", *(launch if processes > 1 else ()), "-m", "cim_bench.cli", "job"]
+        # a checkout in the working directory must not be taken for the installed package, unless it is what runs here
+        safe = [] if Path(__file__).resolve().parents[2] == Path.cwd() else ["-P"]
+        start = [sys.executable, *safe, *(launch if processes > 1 else ()), "-m", "cim_bench.cli", "job"]
         return [*start, str(file), *names, *(["--follow"] if follow else ())]
 
     def finished(self, job: Job) -> JobResult | None:
@@ -122,12 +136,12 @@ class Runner:
             return JobResult(job=job, status="done" if progress == "finished" else "partial")
         error = death or self.states.failure(job) or unreadable or "its process left no records"
         if error != self.states.failure(job):
-            self.states.record_failure(job, error)
+            self._record_failure(job, error)
         return JobResult(job=job, status="failed", error=error)
 
     def block(self, job: Job, needs: Sequence[str]) -> JobResult:
         """Record that a job cannot run because jobs that it needs failed."""
-        self.states.record_failure(job, f"blocked: {', '.join(needs)} failed")
+        self._record_failure(job, f"blocked: {', '.join(needs)} failed")
         return JobResult(job=job, status="blocked", error=f"needs {' and '.join(needs)}")
 
     def run_here(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
@@ -145,10 +159,11 @@ class Runner:
             else:
                 yield self._result(job, "done" if made else "skipped", error)
         if todo:
-            status, error = attempt(lambda: Evaluations(self.states).measure(todo))
+            odd: dict[str, str] = {}
+            status, error = attempt(lambda: self._measure(todo, odd))
             make_accelerator(self.benchmark.machine).wait_for_everyone()  # before another process looks for records
-            for evaluation in todo:
-                yield self._result(evaluation.job, status or "failed", error)
+            for job in (evaluation.job for evaluation in todo):
+                yield self._result(job, status or "failed", odd.get(job.subject, error))
 
     def _start(self, job: Job) -> Evaluation | bool | None:
         """Make a checkpoint (False: it is there), or prepare an evaluation (None: it is there)."""
@@ -162,11 +177,25 @@ class Runner:
         Evaluations(self.states).prepare(evaluation)
         return evaluation
 
+    def _measure(self, todo: Sequence[Evaluation], odd: dict[str, str]) -> Status:
+        """Measure together; a model of a shared pass whose outputs are not finite is left out, its error in `odd`."""
+        while True:
+            try:
+                return Evaluations(self.states).measure([e for e in todo if e.job.subject not in odd])
+            except NonFiniteOutputError as error:
+                if len(todo) - len(odd) < 2:
+                    raise
+                odd[error.model] = one_sentence(error)
+
     def _result(self, job: Job, status: Status, error: str) -> JobResult:
         if not error:
             return JobResult(job=job, status=status)
-        self.states.record_failure(job, error)
+        self._record_failure(job, error)
         return JobResult(job=job, status="failed", error=error)
+
+    def _record_failure(self, job: Job, error: str) -> None:
+        """Keep an error; where that fails too, as on a full disk, it is only told, and the other jobs go on."""
+        attempt(lambda: self.states.record_failure(job, error))
 
 
 def attempt(work: Callable[[], T]) -> tuple[T | None, str]:

@@ -11,15 +11,15 @@ from typing import Any, Literal
 from cim_bench.benchmark import Benchmark
 from cim_bench.common.errors import one_sentence
 from cim_bench.common.files import safe_name
-from cim_bench.common.hashing import stable_hash
 from cim_bench.contracts.context import CLASSIFIER
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.contracts.executor import Job
+from cim_bench.data.fingerprint import join_fingerprints
 from cim_bench.data.images import ImageSet
 from cim_bench.engine.devices import device_name, is_main
 from cim_bench.jobs.identity import pretraining_info, protocol_info
-from cim_bench.jobs.subjects import CHECKPOINT, Subjects
-from cim_bench.models.checkpoint import META, Meta, read_meta
+from cim_bench.jobs.subjects import Subjects, is_trained
+from cim_bench.models.checkpoint import Meta, read_meta
 from cim_bench.records.keys import job_key
 from cim_bench.records.provenance import describe_code, utc_now
 from cim_bench.records.record import ProtocolInfo, Provenance, Record
@@ -72,7 +72,7 @@ class JobStates:
 
     def fingerprint(self, evaluator: Evaluator) -> str:
         """Fingerprint of all that an evaluator reads."""
-        return stable_hash([self.fingerprint_of(*pair) for pair in evaluator.reads(self.benchmark.data)])
+        return join_fingerprints([self.fingerprint_of(*pair) for pair in evaluator.reads(self.benchmark.data)])
 
     def fingerprint_of(self, data: Data, split: str) -> str:
         """Fingerprint of a split, which is looked through once."""
@@ -91,13 +91,15 @@ class JobStates:
         classifier = None
         if evaluator.needs == "classifier" and meta.kind == "backbone":
             classifier = self.evaluation(self.jobs[job.needs[-1]]).folder / CLASSIFIER
-            meta = read_meta(classifier)
+            parent, meta = meta, read_meta(classifier)
+            if meta.parent != parent.hash:
+                raise ValueError(f"{classifier} was not fine-tuned from {job.subject}; delete {classifier.parent}")
         if evaluator.needs == "backbone" and meta.kind == "classifier":
             raise ValueError(
                 f"{job.evaluator} takes a pre-trained backbone, "
                 f"and {job.subject} is a fine-tuned classifier; give its parent checkpoint"
             )
-        protocol, data = protocol_info(evaluator), self.fingerprint(evaluator)
+        protocol, data = protocol_info(evaluator, self.benchmark.data), self.fingerprint(evaluator)
         key = job_key(weights=meta.identity, protocol=protocol, data=data, seed=self.benchmark.seed)
         return Evaluation(
             job=job,
@@ -116,9 +118,11 @@ class JobStates:
             ValueError: If a set or checkpoint that tells its key cannot be read, or its records are damaged.
         """
         if job.kind == "pretrain":
-            return "finished" if (self.subjects.pretraining(job.subject)[1] / CHECKPOINT / META).exists() else "none"
-        folder = self.evaluation(job).folder
-        return "finished" if is_finished(folder) else "partial" if is_finished(folder / PARTIAL) else "none"
+            _, folder, key = self.subjects.pretraining(job.subject)
+            return "finished" if is_trained(folder, key) else "none"
+        evaluation = self.evaluation(job)
+        folder, key = evaluation.folder, evaluation.key
+        return "finished" if is_finished(folder, key) else "partial" if is_finished(folder / PARTIAL, key) else "none"
 
     def is_enough(self, progress: Progress) -> bool:
         """Whether a job with these records need not be run, as far as the benchmark asks."""

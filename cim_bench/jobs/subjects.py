@@ -11,7 +11,7 @@ from cim_bench.common.seeds import seed_all
 from cim_bench.data.images import ImageSet
 from cim_bench.jobs.identity import pretraining_key, subject_info
 from cim_bench.models.backbone import create_net, load_backbone
-from cim_bench.models.checkpoint import Checkpoint, Meta, content_hash, load_checkpoint, read_meta
+from cim_bench.models.checkpoint import META, Checkpoint, Meta, content_hash, load_checkpoint, read_meta
 from cim_bench.models.formats.opening import open_checkpoint
 from cim_bench.models.inspection.randomness import examine
 from cim_bench.records.record import SubjectInfo
@@ -96,6 +96,20 @@ def pretraining_folder(recipe: Pretraining, parent: Path) -> tuple[Path, str]:
     data = ImageSet(recipe.data, recipe.data.train_split).fingerprint
     key = pretraining_key(recipe, data)
     return parent / f"pretrain-{key[:12]}", key
+
+
+def is_trained(folder: Path, key: str) -> bool:
+    """Whether a pre-training has exported its checkpoint.
+
+    Raises:
+        ValueError: If that is damaged, or another job's.
+    """
+    target = folder / CHECKPOINT
+    if not (target / META).exists():
+        return False
+    if (found := read_meta(target).key) != key:
+        raise ValueError(f"{target} is of another pre-training ({found[:12]}); move it away and run again")
+    return True
 
 
 def random_checkpoint(source: RandomInit, seed: int) -> Checkpoint:

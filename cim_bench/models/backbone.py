@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import timm
@@ -14,7 +15,7 @@ from cim_bench.models.checkpoint import Checkpoint
 from cim_bench.models.key_contract import load_exact
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
-SIZED = ("vit", "deit", "beit")  # families whose positions belong to an input size
+SIZED = ("vit", "deit", "beit", "eva")  # families whose positions belong to an input size
 INDEX = "relative_position_index"  # a constant of relative positions, which timm 1.0.9 counts among BEiT's weights
 Feature = Literal["cls", "mean_patch", "pool"]
 
@@ -111,10 +112,16 @@ def create_net(arch: Arch, **model_args: Any) -> Any:
 
 def create_meta_net(arch: Arch, **model_args: Any) -> Any:
     """As `create_net`, with parameters on torch's ``meta`` device: shapes without memory for weights."""
+    with meta_weights():
+        return create_net(arch, **model_args)
+
+
+def meta_weights() -> AbstractContextManager[None]:
+    """Where parameters of new modules are made on torch's ``meta`` device."""
     from accelerate import init_empty_weights  # timm before 1.0.12 reads numbers off tensors: not all may be on meta
 
-    with init_empty_weights(include_buffers=False):
-        return create_net(arch, **model_args)
+    made: AbstractContextManager[None] = init_empty_weights(include_buffers=False)
+    return made
 
 
 def triple(values: Tensor) -> tuple[float, float, float]:

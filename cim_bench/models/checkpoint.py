@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ from torch import Tensor
 from cim_bench.common.hashing import stable_hash
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
-META_SCHEMA = 1
+META_SCHEMA = 2  # 1 had no seal
+SEAL = "seal"  # in meta.json, the hash of all its other fields
 WEIGHTS, PRETEXT, META = "weights.safetensors", "pretext.safetensors", "meta.json"
 
 
@@ -106,14 +108,17 @@ def save_checkpoint(
     Raises:
         OSError: Naming `folder`, if it cannot be written.
     """
-    meta = Meta(**{**vars(meta), "hash": content_hash(state)})
+    meta = replace(meta, hash=content_hash(state), schema=META_SCHEMA)
+    check_meta(meta)
+    fields = asdict(meta)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, temporary / WEIGHTS)
         if pretext is not None:
             save_file({k: v.detach().cpu().contiguous().clone() for k, v in pretext.items()}, temporary / PRETEXT)
-        (temporary / META).write_text(json.dumps(asdict(meta), indent=2, sort_keys=True) + "\n")
+        sealed = {**fields, SEAL: stable_hash(fields)}
+        (temporary / META).write_text(json.dumps(sealed, indent=2, sort_keys=True) + "\n")
         temporary.chmod(0o755)  # mkdtemp's 0700 would hide the checkpoint from colleagues
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -131,25 +136,63 @@ def save_checkpoint(
 
 
 def read_meta(folder: Path) -> Meta:
-    """Identity of a checkpoint folder.
+    """Identity of a checkpoint folder. Those of before version 0.3.0, which have no seal, are taken as they are.
 
     Raises:
-        ValueError: If the folder is not a checkpoint of ours.
+        ValueError: If the folder is not a checkpoint of ours, or if its `META` was changed after it was written.
     """
     try:
         raw = json.loads((folder / META).read_text())
+        seal = raw.pop(SEAL, "")
+        is_whole = seal == stable_hash(raw)
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["arch"]["options"].items()}
         raw["arch"] = Arch(**{**raw["arch"], "options": options})
         for name in ("mean", "std", "classes"):
             raw[name] = tuple(raw[name])
         meta = Meta(**raw)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{folder} is not a cim-bench checkpoint (a folder with {WEIGHTS} and {META}): {error}"
         ) from error
-    if meta.schema != META_SCHEMA:
-        raise ValueError(f"{folder / META} has schema {meta.schema}, this version reads {META_SCHEMA}")
+    if meta.schema not in (1, META_SCHEMA):
+        raise ValueError(f"{folder / META} has schema {meta.schema}, this version reads 1 and {META_SCHEMA}")
+    try:
+        check_meta(meta)
+    except ValueError as error:
+        raise ValueError(f"{folder / META}: {error}; copy the checkpoint again") from error
+    if not is_whole and (seal or meta.schema > 1):
+        raise ValueError(f"{folder / META} was changed after it was written; copy the checkpoint again")
     return meta
+
+
+def check_meta(meta: Meta) -> None:
+    """Refuse values that no checkpoint has.
+
+    Raises:
+        ValueError: Naming the first field that is wrong, and its value.
+    """
+    is_classifier = meta.kind == "classifier"
+    rules = {
+        "kind": meta.kind in ("backbone", "classifier"),
+        "method": isinstance(meta.method, str) and bool(meta.method),
+        "arch": isinstance(meta.arch.name, str) and isinstance(meta.arch.image_size, int) and meta.arch.image_size > 0,
+        "epochs": meta.epochs is None or (_is_number(meta.epochs) and meta.epochs >= 0),
+        "seed": isinstance(meta.seed, int) and not isinstance(meta.seed, bool),
+        "mean": len(meta.mean) == 3 and all(map(_is_number, meta.mean)),
+        "std": len(meta.std) == 3 and all(_is_number(value) and value > 0 for value in meta.std),
+        "classes": all(isinstance(name, str) for name in meta.classes) and bool(meta.classes) == is_classifier,
+        "global_pool": meta.global_pool is None or isinstance(meta.global_pool, str),
+        "recipe": isinstance(meta.recipe, Mapping),
+        "passed": isinstance(meta.passed, Mapping),
+        **{name: isinstance(getattr(meta, name), str) for name in ("parent", "pretrain_data", "key", "hash")},
+    }
+    for name, holds in rules.items():
+        if not holds:
+            raise ValueError(f"{name} is {getattr(meta, name)!r}, which no checkpoint has")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cim_bench.benchmark import Benchmark, RandomInit
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.evals.adversarial import Adversarial
@@ -41,7 +43,9 @@ def _vits() -> dict[str, RandomInit | FromCheckpoint]:
         "DINO-ViT-S": _given("DINO", VIT_S, f"{FAIR}dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"),
         "DINO-ViT-B": _given("DINO", VIT_B, f"{FAIR}dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"),
         "BEiT-ViT-S": _given("BEiT", "", ""),
-        "BEiT-ViT-B": _given("BEiT", "beit_base_patch16_224", beit, "IN-22K+DALL-E"),
+        "BEiT-ViT-B": replace(  # its file does not say its normalisation; its README does, for these weights
+            _given("BEiT", "beit_base_patch16_224", beit, "IN-22K+DALL-E"), normalisation="inception"
+        ),
         "SimMIM-ViT-S": _given("SimMIM", VIT_S, f"{OURS}simmim_vit_small_plain"),
         "SimMIM-ViT-B": _given("SimMIM", "beit_base_patch16_224", "https://github.com/microsoft/SimMIM, README"),
         "MAE-ViT-S": _given("MAE", VIT_S, f"{OURS}mae_vit_small"),

@@ -11,9 +11,10 @@ def job_key(*, weights: str, protocol: ProtocolInfo, data: str, seed: int) -> st
 
     Args:
         weights: Identity of the checkpoint: its content, network, normalisation and method.
-        protocol: Evaluator, version and resolved settings.
+        protocol: Evaluator, version, resolved settings, and what else its numbers depend on.
         data: Fingerprint of the data.
         seed: The job's seed.
     """
-    identity = {"evaluator": protocol.evaluator, "version": protocol.version, "settings": protocol.settings}
-    return stable_hash({"weights": weights, "protocol": identity, "data": data, "seed": seed})
+    names = ("evaluator", "version", "settings", "identity")
+    how = {name: getattr(protocol, name) for name in names}
+    return stable_hash({"weights": weights, "protocol": how, "data": data, "seed": seed})

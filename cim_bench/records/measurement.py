@@ -41,9 +41,11 @@ class Measurement:
         value: Raw value in the metric's unit; a fraction in [0, 1], never a percentage.
         n: How many samples the value rests on; at least 1.
         facets: What distinguishes numbers of one protocol, e.g. ``{"k": 20}``; numbers are kept exactly.
+        chance: What a guess has in the mean: 1 / classes, for the classes that answers are chosen from; ``None`` where
+            nobody told. Tables say of a column that nothing in it can be told from a guess.
 
     Raises:
-        ValueError: For an unknown metric or facet, an empty set, or a value that is not finite or out of range.
+        ValueError: For an unknown metric or facet, an empty set, or a value or chance out of range.
     """
 
     benchmark: str
@@ -52,6 +54,7 @@ class Measurement:
     value: float
     n: int
     facets: Facets = field(default_factory=dict)
+    chance: float | None = None
 
     def __post_init__(self) -> None:
         check_facets(self.facets)
@@ -61,6 +64,8 @@ class Measurement:
             raise ValueError(
                 f"{self.metric} on {self.benchmark}/{self.split} rests on n={self.n} samples; nothing was measured"
             )
+        if self.chance is not None and not 0 < self.chance <= 1:
+            raise ValueError(f"a guess is right in {self.chance} of all answers; chance lies in (0, 1]")
         metric = METRICS[self.metric]
         if not math.isfinite(self.value) or not metric.low <= self.value <= metric.high:
             raise ValueError(

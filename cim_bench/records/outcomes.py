@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cim_bench.common.files import write_atomic
+from cim_bench.common.hashing import stable_hash
 from cim_bench.records.facets import FacetKey, Facets, check_facets, column_name, facet_key
 from cim_bench.records.record import ProtocolInfo
 from cim_bench.records.upgrade import column_facets
@@ -28,6 +29,7 @@ Labels: TypeAlias = NDArray[np.int64]
 OUTCOMES = "outcomes"
 KEYS = ("id", "label")
 _FACETS = b"facets"  # of a Parquet field's metadata
+_JOB, _CONTENT = b"job", b"content"  # of the file's: the job's key, and a hash of names and values of all columns
 
 
 class Count(NamedTuple):
@@ -43,12 +45,26 @@ def outcomes_file(folder: Path, part: str) -> Path:
     return folder / OUTCOMES / f"{part}.parquet"
 
 
+def outcome_files(folder: Path, *, partial: bool = False) -> list[Path]:
+    """The Parquet files of a job folder: the parts in ``outcomes/``, or the ``outcomes.parquet`` of older runs.
+
+    Args:
+        folder: The job's.
+        partial: Only the parts of the subset that is measured first, on which partial records rest; later parts are
+            there while the job goes on.
+    """
+    parts = sorted((folder / OUTCOMES).glob("[!.]*-subset.parquet" if partial else "[!.]*.parquet"))
+    single = folder / f"{OUTCOMES}.parquet"
+    return parts or ([single] if single.exists() else [])
+
+
 def write_outcomes(
     file: Path,
     ids: Sequence[str],
     labels: Labels,
     predictions: Iterable[tuple[Facets, Labels]],
     protocol: ProtocolInfo,
+    key: str = "",
 ) -> None:
     """Write the outcomes of one part, whole or not at all.
 
@@ -58,6 +74,7 @@ def write_outcomes(
         labels: (N,)
         predictions: (N,) predicted labels by facets.
         protocol: What answered; its settings tell how columns are called.
+        key: The job's, which `check_kept` asks for.
 
     Raises:
         ValueError: If facets are unknown, or two of them would share a column.
@@ -74,9 +91,39 @@ def write_outcomes(
         taken[name] = dict(facets)
         columns.append(pa.array(values, pa.int64()))
         fields.append(pa.field(name, pa.int64(), metadata={_FACETS: json.dumps(dict(facets), allow_nan=False)}))
+    table = pa.table(columns, schema=pa.schema(fields))
     memory = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=pa.schema(fields)), memory)
+    pq.write_table(table.replace_schema_metadata({_JOB: key, _CONTENT: _content(table)}), memory)
     write_atomic(file, memory.getvalue())
+
+
+def check_kept(file: Path, key: str, ids: Sequence[str], labels: Sequence[int] | None) -> None:
+    """Check the outcomes of a part that an earlier run of a job kept, before they are counted.
+
+    Args:
+        file: The part's.
+        key: The job's.
+        ids: Of the part's images, in order.
+        labels: Of the part's images; ``None`` where they cannot be told without decoding.
+
+    Raises:
+        ValueError: Naming the file, if it is damaged, of other images or labels, another job's, or was changed.
+    """
+    table = read_outcomes(file)
+    told = table.schema.metadata or {}
+    remedy = "delete it and run again"
+    if table[KEYS[0]].to_pylist() != list(ids):  # parts cut otherwise would count images twice, or never
+        raise ValueError(f"{file} holds other images than this part's {len(ids)}; {remedy}")
+    if labels is not None and table[KEYS[1]].to_pylist() != list(labels):
+        raise ValueError(f"{file} holds other labels than the set; {remedy}")
+    if told.get(_JOB, b"").decode() != key:
+        raise ValueError(f"{file} is not of this job; {remedy}")
+    if told.get(_CONTENT, b"").decode() != _content(table):
+        raise ValueError(f"{file} was changed after it was written; {remedy}")
+
+
+def _content(table: pa.Table) -> str:
+    return stable_hash([table.column_names, *(column.to_pylist() for column in table.columns)])
 
 
 def read_outcomes(file: Path) -> pa.Table:
@@ -113,6 +160,25 @@ def facets_by_column(table: pa.Table, protocol: ProtocolInfo) -> dict[str, Facet
                 json.loads(kept) if kept else column_facets(field.name, protocol.evaluator, protocol.settings)
             )
     return found
+
+
+def constant_answers(files: Iterable[Path], protocol: ProtocolInfo) -> str:
+    """That all images got one answer though their labels differ, as one sentence; empty if none of them did so.
+
+    Raises:
+        ValueError: Naming the file, if one is damaged.
+    """
+    ranges: dict[FacetKey, set[int]] = {}
+    labels: dict[FacetKey, set[int]] = {}
+    for file in files:
+        table = read_outcomes(file)
+        for column, facets in facets_by_column(table, protocol).items():
+            ranges.setdefault(facet_key(facets), set()).update(pc.min_max(table[column]).as_py().values())
+            labels.setdefault(facet_key(facets), set()).update(pc.min_max(table[KEYS[1]]).as_py().values())
+    odd = [facets for facets, found in ranges.items() if len(found) == 1 and len(labels[facets]) > 1]
+    names = [column_name(dict(facets), protocol.settings) for facets in odd if len(odd) < len(ranges)]
+    under = f" under {', '.join(names[:4])}{' and others' if len(names) > 4 else ''}" if names else ""
+    return f"all images got the same answer{under}: the model does not tell them apart" if odd else ""
 
 
 def tally(files: Iterable[Path], protocol: ProtocolInfo) -> list[Count]:

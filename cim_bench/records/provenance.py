@@ -5,12 +5,18 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("cim-bench", "torch", "torchvision", "timm", "accelerate", "pillow", "numpy")
+from PIL import features
+
+PACKAGES = (
+    "cim-bench", "torch", "torchvision", "timm", "accelerate", "pillow", "numpy", "datasets", "torchattacks",
+    "robustbench", "pyautoattack",
+)  # fmt: skip
 
 
 def utc_now() -> str:
@@ -25,10 +31,11 @@ def describe_code() -> dict[str, Any]:
     return {"commit": commit, "dirty": dirty, "packages": package_versions()}
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that can move a number."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
+def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of the packages that can move a number, as far as they are installed, and of Pillow's JPEG library."""
+    jpeg = features.version("libjpeg_turbo"), features.version("jpg")
+    found = {"python": platform.python_version(), "libjpeg": f"turbo {jpeg[0]}" if jpeg[0] else str(jpeg[1])}
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

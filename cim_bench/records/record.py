@@ -28,6 +28,7 @@ class SubjectInfo:
         pretrain_data: Image set of the pre-training; empty where nobody told.
         passed: Settings of the pretext that differ from the method's defaults.
         job: Key of the job that made the weights; empty for random and foreign ones.
+        recognised: What told the format and the normalisation of a foreign file; "as told" where the user did.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SubjectInfo:
     pretrain_data: str = ""
     passed: Mapping[str, Any] = field(default_factory=dict)
     job: str = ""
+    recognised: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ class ProtocolInfo:
         passed: The knobs that differ from the evaluator's defaults.
         selection: Which epoch is reported: ``last``, or ``best_on:<split>``.
         partial: True where only a subset of the samples was measured.
+        identity: What else its numbers depend on, by name (`cim_bench.contracts.evaluator.Evaluator.identity`).
     """
 
     evaluator: str
@@ -60,6 +63,7 @@ class ProtocolInfo:
     passed: Mapping[str, Any] = field(default_factory=dict)
     selection: str = "last"
     partial: bool = False
+    identity: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,8 @@ class Provenance:
         device: Name of the device the job ran on.
         micro_batch: Most images in one pass; it enters batch statistics, and draws that a pass makes as a whole.
         duration_s: Wall time of the job in seconds.
-        data: Fingerprint of the data that was read.
+        data: Fingerprint of the data that was read; it begins with ``sampled:`` where the contents of a set of more
+            than 100,000 images were hashed in part.
         time: UTC time the record was made, ISO 8601.
     """
 

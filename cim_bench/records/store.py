@@ -12,10 +12,21 @@ RECORDS_FILE = "records.jsonl"
 PARTIAL = "partial"  # folder of the records of a subset, below the job's own
 
 
-def is_finished(folder: Path) -> bool:
-    """True where a job left its records."""
+def is_finished(folder: Path, key: str) -> bool:
+    """True where a job left its records.
+
+    Args:
+        folder: The job's, or that of its subset below it.
+        key: The job's.
+
+    Raises:
+        ValueError: Naming the file, if it is damaged or holds records of another job.
+    """
     file = folder / RECORDS_FILE
-    return file.exists() and all(r.measurement is not None for r in read_records(file))
+    found = list(read_records(file)) if file.exists() else []
+    if other := next((record.key for record in found if record.key != key), ""):
+        raise ValueError(f"{file} holds records of another job ({other[:12]}); move it away and run again")
+    return bool(found) and all(record.measurement is not None for record in found)
 
 
 def write_records(folder: Path, records: Iterable[Record]) -> None:
@@ -37,14 +48,18 @@ def read_records(path: Path) -> Iterator[Record]:
             try:
                 yield Record.from_json(line.decode())
             except ValueError as error:
-                raise ValueError(f"{file}, line {number}: {error}") from error
+                raise ValueError(f"{file}, line {number}: {error}; delete the file and run its job again") from error
 
 
-def read_runs(path: Path) -> list[tuple[Record, Path]]:
+def read_runs(path: Path, problems: list[str] | None = None) -> list[tuple[Record, Path]]:
     """Records of one file, or of every job below a folder in sorted order, each with its job's folder.
 
     An unfinished job keeps what it has in ``partial/records.jsonl``. Once ``records.jsonl`` is beside that folder,
     the job is complete and the partial records are left out.
+
+    Args:
+        path: The file or folder.
+        problems: Gets a sentence for each damaged file, whose records are all left out; without it, one is an error.
 
     Raises:
         FileNotFoundError: If `path` does not exist.
@@ -55,7 +70,13 @@ def read_runs(path: Path) -> list[tuple[Record, Path]]:
         folder = file.parent
         if folder.name == PARTIAL:
             folder = folder.parent
-            if (folder / RECORDS_FILE).exists():
+            whole = folder / RECORDS_FILE
+            if whole.exists() and whole.stat().st_size:
                 continue
-        found.extend((record, folder) for record in read_records(file))
+        try:
+            found.extend([(record, folder) for record in read_records(file)])
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
     return found

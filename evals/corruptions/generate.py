@@ -17,9 +17,19 @@ from torch import Tensor
 from cim_bench.evals.corruptions import blur, digital, noise, weather
 from cim_bench.evals.corruptions.digital import jpeg
 from cim_bench.evals.corruptions.ops import generator
-from cim_bench.evals.corruptions.weather import frost_source
+from cim_bench.evals.corruptions.weather import frost_identity, frost_source
 
-__all__ = ["CORRUPTIONS", "SEVERITIES", "VERSION", "corrupt", "corrupt_as_released", "frost_source", "jpeg"]
+__all__ = [
+    "CORRUPTIONS",
+    "SEVERITIES",
+    "VERSION",
+    "corrupt",
+    "corrupt_as_released",
+    "frost_identity",
+    "frost_source",
+    "identity",
+    "jpeg",
+]
 VERSION = 1  # raise it whenever other pixels come out
 SEVERITIES = (1, 2, 3, 4, 5)
 RELEASED_QUALITY = 85  # of the published set's JPEG files (make_imagenet_c.py, saving)
@@ -86,6 +96,11 @@ def corrupt(images: Tensor, name: str, severity: int, seeds: Tensor) -> Tensor:
 def corrupt_as_released(images: Tensor, name: str, severity: int, seeds: Tensor) -> Tensor:
     """`corrupt`, then the JPEG round trip of quality 85 that the published images went through."""
     return jpeg(corrupt(images, name, severity, seeds), RELEASED_QUALITY)
+
+
+def identity() -> dict[str, str]:
+    """What generated corruptions depend on beside images and seeds: the version of this code, and the frost."""
+    return {"corruptions": str(VERSION), "frost": frost_identity()}
 
 
 def _check(images: Tensor, name: str, severity: int, seeds: Tensor) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from cim_bench.common.ranges import CropPct, NotNegative, Pixels
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.parts import Part, split_parts
@@ -21,8 +22,14 @@ from cim_bench.data.images import ImageSet
 from cim_bench.data.sets import CORRUPTIONS as RELEASED
 from cim_bench.data.transforms import EvalTransform, StoredPixels
 from cim_bench.engine.inference import ImageBatch, Transform
-from cim_bench.evals.classes import class_indices, count_warnings, predict
-from cim_bench.evals.corruptions.generate import CORRUPTIONS, SEVERITIES, corrupt_as_released, frost_source
+from cim_bench.evals.classes import chance, class_indices, count_warnings, predict
+from cim_bench.evals.corruptions.generate import (
+    CORRUPTIONS,
+    SEVERITIES,
+    corrupt_as_released,
+    frost_source,
+    identity,
+)
 from cim_bench.evals.corruptions.write import MANIFEST
 from cim_bench.models.backbone import Backbone
 from cim_bench.records.facets import CLEAN, Facets
@@ -51,15 +58,19 @@ class Corruptions(SetEvaluator):
 
     source: Literal["released", "generated"] = "released"
     data: Data = field(default_factory=lambda: Data(name="imagenet-c", root="data/imagenet-c"))
-    size: int = 224
-    subset: int = 5000
-    crop_pct: float = 0.875
+    size: Pixels = 224
+    subset: NotNegative = 5000
+    crop_pct: CropPct = 0.875
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """All 75 folders, or the images to corrupt."""
         if self.source == "generated":
             return ((data, data.val_split),)
         return tuple((folder, folder.val_split) for folder in self.folders().values())
+
+    def identity(self, data: Data) -> dict[str, str]:
+        """The code and the frost photographs that corrupt images on the fly."""
+        return identity() if self.source == "generated" else {}
 
     def folders(self) -> dict[tuple[str, int], Data]:
         """The released folders by corruption and severity.
@@ -91,8 +102,8 @@ class Corruptions(SetEvaluator):
                 f"the classifier takes {model.arch.image_size} pixels a side and {self.data.name} is stored "
                 f"at {self.size}; it is never resized, so set source to generated"
             )
-        folder = ctx.data if self.source == "generated" else next(iter(self.folders().values()))
-        class_indices(ImageSet(folder, folder.val_split).classes, model.classes, folder.name)
+        name = ctx.data.name if self.source == "generated" else self.data.name
+        class_indices(self._classes(ctx), model.classes, name)
 
     def parts(self, ctx: Context) -> list[Part]:
         """The subset first; of the released files one part a folder, of generated ones pieces of the set."""
@@ -154,5 +165,11 @@ class Corruptions(SetEvaluator):
         elif (Path(self.data.root) / MANIFEST).exists():
             ctx.warnings.append(f"files made by cim-bench data corrupt, not the released ones of {self.data.name}")
         ctx.warnings.extend(count_warnings(benchmark, max(count.n for count in counts)))
+        place: dict[str, Any] = {"benchmark": benchmark, "split": "test", "chance": chance(self._classes(ctx))}
         for facets, right, n in counts:
-            yield Measurement(benchmark=benchmark, split="test", metric="top1", value=right / n, n=n, facets=facets)
+            yield Measurement(metric="top1", value=right / n, n=n, facets=facets, **place)
+
+    def _classes(self, ctx: Context) -> Sequence[str]:
+        """Class folders of the corrupted images, among which answers are chosen."""
+        folder = ctx.data if self.source == "generated" else next(iter(self.folders().values()))
+        return ImageSet(folder, folder.val_split).classes

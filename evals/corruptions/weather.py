@@ -13,6 +13,7 @@ photographs' mean colour and contrast, yet figures made with them do not compare
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import math
 import os
@@ -105,6 +106,17 @@ def frost_part(which: float, down: float, right: float, height: int, width: int)
 def frost_source() -> Literal["published", "procedural"]:
     """Whether frost is made of the published photographs or of textures of ours; say it in every record."""
     return "published" if frost_folder() else "procedural"
+
+
+def frost_identity() -> str:
+    """Hash of the published photographs that are used, or ``procedural`` for textures of ours."""
+    folder = frost_folder()
+    if folder is None:
+        return frost_source()
+    digest = hashlib.sha256()
+    for name in FROST_FILES:
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def frost_folder() -> Path | None:

@@ -23,12 +23,14 @@ from cim_bench.evals.corruptions.generate import (
     SEVERITIES,
     VERSION,
     corrupt,
+    frost_identity,
     frost_source,
 )
 from cim_bench.records.provenance import package_versions
 from cim_bench.spec import Machine
 
 MANIFEST = "manifest.json"
+PACKAGES = ("cim-bench", "torch", "torchvision", "timm", "pillow", "numpy")  # that can move a pixel
 END_OF_JPEG = b"\xff\xd9"
 
 
@@ -71,13 +73,14 @@ def write_corrupted(
     copies = _Copies(images, out, _names(images), variants, EvalTransform(size, crop_pct), seed)
     settings = {
         "version": VERSION,
-        "packages": package_versions(),
+        "packages": package_versions(PACKAGES),
         "images": {"name": images.name, "split": images.split, "fingerprint": images.fingerprint},
         "size": size,
         "crop_pct": crop_pct,
         "quality": RELEASED_QUALITY,
         "seed": seed,
         "frost_source": frost_source(),
+        "frost": frost_identity(),
     }
     _write_manifest(out / MANIFEST, settings, variants)
     loader = DataLoader(copies, batch_size=None, num_workers=machine.loader_processes, worker_init_fn=one_thread)

@@ -14,12 +14,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 from cim_bench.common.numbers import ROUNDING
+from cim_bench.common.ranges import CropPct, Distinct, Positive
 from cim_bench.common.seeds import sample_seed
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
@@ -27,7 +29,14 @@ from cim_bench.contracts.parts import stratified_order
 from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform, StoredPixels
 from cim_bench.engine.inference import Transform, fp32_eval, run_pass
-from cim_bench.evals.corruptions.generate import CORRUPTIONS, SEVERITIES, corrupt_as_released, frost_source
+from cim_bench.evals.classes import chance
+from cim_bench.evals.corruptions.generate import (
+    CORRUPTIONS,
+    SEVERITIES,
+    corrupt_as_released,
+    frost_source,
+    identity,
+)
 from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.metrics import accuracy
 from cim_bench.evals.robustbench.library import (
@@ -45,7 +54,7 @@ from cim_bench.records.measurement import Measurement
 from cim_bench.spec import Data
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-ATTACKS = (*STANDARD, "apgd-dlr", "fab")
+Attack = Literal["apgd-ce", "apgd-t", "fab-t", "square", "apgd-dlr", "fab"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +76,23 @@ class RobustBench(Evaluator):
     version: ClassVar[int] = 1
     needs: ClassVar[Literal["backbone", "classifier"]] = "classifier"
 
-    eps: float = 4 / 255
-    attacks_to_run: tuple[str, ...] = ()
+    eps: Annotated[float, Interval(gt=0, le=1)] = 4 / 255
+    attacks_to_run: Annotated[tuple[Attack, ...], Distinct()] = ()
     corruptions: Literal["released", "generated", "off"] = "released"
-    n_examples: int = 5000
+    n_examples: Positive = 5000
     data: Data | None = None
     corrupted: Data = field(default_factory=lambda: Data(name="imagenet-c", root="data/imagenet-c"))
-    crop_pct: float = 0.875
+    crop_pct: CropPct = 0.875
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """The validation images, and the released folders of corrupted ones."""
         clean = self.data or data
         released = self._released().reads(clean) if self.corruptions == "released" else ()
         return ((clean, clean.val_split), *released)
+
+    def identity(self, data: Data) -> dict[str, str]:
+        """The code and the frost photographs that corrupt images on the fly."""
+        return identity() if self.corruptions == "generated" else {}
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """Top-1 on clean and attacked images, then the mean over all corruptions and severities.
@@ -98,7 +111,8 @@ class RobustBench(Evaluator):
         ctx.save_outcomes(images, labels, outcomes)
         for facets, predictions in outcomes:
             value, n = accuracy(predictions, labels)
-            yield Measurement(benchmark=images.name, split=images.split, metric="top1", value=value, n=n, facets=facets)
+            place: dict[str, Any] = {"benchmark": images.name, "split": images.split, "chance": chance(model.classes)}
+            yield Measurement(metric="top1", value=value, n=n, facets=facets, **place)
         if self.corruptions == "released":
             yield self._mean(library, model, self._stored(model, ctx), self.corrupted.name, ctx)
         if self.corruptions == "generated":
@@ -119,11 +133,6 @@ class RobustBench(Evaluator):
         return images.take(leaderboard_places(images, self.n_examples, ctx.seed))
 
     def _check(self, model: Backbone) -> None:
-        unknown = sorted(set(self.attacks_to_run) - set(ATTACKS))
-        if unknown:
-            raise ValueError(f"AutoAttack has no attack {unknown[0]!r}; choose from {', '.join(ATTACKS)}")
-        if not 0 < self.eps <= 1:
-            raise ValueError(f"eps {self.eps} must be positive and at most 1, e.g. 0.01569 for 4/255")
         dlr = {"apgd-t", "apgd-dlr"} & set(self.attacks_to_run or STANDARD)
         if dlr and model.num_classes < 4:
             raise ValueError(
@@ -171,7 +180,8 @@ class RobustBench(Evaluator):
         ctx.save_outcomes(made.images, made.labels, outcomes, part="corruptions")
         value, n = accuracy(torch.cat([found for _, found in outcomes]), made.labels.repeat(len(outcomes)))
         facets = {"mean": "corruptions"}
-        return Measurement(benchmark=name, split="test", metric="top1", value=value, n=n, facets=facets)
+        place: dict[str, Any] = {"benchmark": name, "split": "test", "chance": chance(model.classes)}
+        return Measurement(metric="top1", value=value, n=n, facets=facets, **place)
 
     def _generated(self, images: ImageSet, pixels: Tensor, labels: Tensor, ctx: Context) -> Iterator[_Set]:
         """Corrupted copies of pixels (N, 3, H, W) uint8 after resize and crop; seeded for each image by its id."""

@@ -10,14 +10,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, Interval
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import RandomResizedCrop
 
+from cim_bench.common.ranges import AreaRange, Ascending, Pixels, Positive, Share
 from cim_bench.contracts.pretext import Panel, Pretext, PretextModel
 from cim_bench.data.transforms import to_uint8
 from cim_bench.models.positions import sincos_positions
@@ -28,8 +30,10 @@ from cim_bench.pretrain.cim.encoders import ResNetEncoder, TokenEncoder, ViTEnco
 from cim_bench.pretrain.cim.exemplars import correlation_maps, cut_exemplars, rotated_boxes, sample_regions
 from cim_bench.pretrain.cim.photometric import photometric, sample_photometric
 from cim_bench.pretrain.cim.pictures import correlation_panels
-from cim_bench.pretrain.vit import init_weights
+from cim_bench.pretrain.vit import Width, check_heads, init_weights
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
+
+Ratio = Annotated[float, Interval(ge=0.01, le=100)]  # of width and height
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +64,30 @@ class CIM(Pretext):
     version: ClassVar[int] = 2
     computing: ClassVar[tuple[str, ...]] = ("cut_on",)
 
-    context_size: int = 160
-    exemplar_size: int = 64
-    num_exemplars: int = 6
-    base_scale: tuple[float, float] = (0.5, 1.0)
-    region_scale: tuple[float, float] = (0.05, 0.48)
-    region_ratio: tuple[float, float] = (1 / 3, 3.0)
-    max_degrees: int = 45
+    context_size: Pixels = 160
+    exemplar_size: Pixels = 64
+    num_exemplars: Positive = 6
+    base_scale: AreaRange = (0.5, 1.0)
+    region_scale: AreaRange = (0.05, 0.48)
+    region_ratio: Annotated[tuple[Ratio, Ratio], Ascending()] = (1 / 3, 3.0)
+    max_degrees: Annotated[int, Interval(ge=0, le=90)] = 45
     photometric: bool = True
-    decoder_dim: int = 512
-    decoder_heads: int = 16
-    map_std: float | None = 1.0
-    ema_momentum: tuple[float, float] = (0.99, 1.0)
-    sigma_corr: float = 1.0
-    sigma_cont: float = 0.0
+    decoder_dim: Width = 512
+    decoder_heads: Positive = 16
+    map_std: Annotated[float, Interval(ge=0, le=100)] | None = 1.0
+    ema_momentum: tuple[Share, Share] = (0.99, 1.0)
+    sigma_corr: Annotated[float, Gt(0)] = 1.0
+    sigma_cont: Annotated[float, Ge(0)] = 0.0
     cut_on: Literal["worker", "device"] = "worker"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_heads(self.decoder_dim, self.decoder_heads, "CIM.decoder")
+        if self.exemplar_size > self.context_size:
+            raise ValueError(
+                f"CIM.exemplar_size {self.exemplar_size} is larger than CIM.context_size {self.context_size}, of "
+                "which an exemplar is a part; give a smaller one"
+            )
 
     def build(self, arch: Arch) -> CIMModel:
         """A freshly initialised model."""
@@ -161,7 +174,7 @@ class CIMModel(PretextModel):
         if settings.sigma_cont and not self.tokens.prefix:
             raise ValueError(f"CIM's contrastive term needs a class token, which {arch} lacks; set sigma_cont to 0")
         self.online, dim = self.tokens.net, self.tokens.dim
-        self.grids = [self.tokens.grid(size) for size in (settings.context_size, settings.exemplar_size)]
+        self.grids = [self._grid(name) for name in ("context_size", "exemplar_size")]
         for name, cells in zip(("context_positions", "exemplar_positions"), self.grids, strict=True):
             self.register_buffer(name, self.tokens.positions(cells), persistent=False)
         width = settings.decoder_dim
@@ -184,6 +197,12 @@ class CIMModel(PretextModel):
         self.target: Any = copy.deepcopy(self.online).requires_grad_(False)
         pixel = torch.tensor([self.mean, self.std]).view(2, 1, 3, 1, 1)
         self.register_buffer("pixel", pixel, persistent=False)
+
+    def _grid(self, setting: str) -> int:
+        try:
+            return self.tokens.grid(getattr(self.settings, setting))
+        except ValueError as error:
+            raise ValueError(f"CIM.{setting}: {error}") from error
 
     def encode(self, net: Any, images: Tensor, positions: Tensor) -> Tensor:
         """uint8 images (N, 3, h, w) to tokens (N, prefix + L, D)."""

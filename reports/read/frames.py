@@ -14,7 +14,7 @@ from cim_bench.records.record import ProtocolInfo, Record
 from cim_bench.reports.read.architectures import family
 
 # What a failed record lacks, since its job measured nothing.
-MEASUREMENT_FIELDS = ("benchmark", "split", "metric", "facets", "value", "n")
+MEASUREMENT_FIELDS = ("benchmark", "split", "metric", "facets", "value", "n", "chance")
 
 
 # Derived from the measurement and the settings; what neither of a failed record tells is ``None``.

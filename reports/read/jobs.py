@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cim_bench.records.facets import FacetKey, facet_key
+from cim_bench.records.outcomes import outcome_files
 from cim_bench.records.record import Record
 from cim_bench.records.store import read_runs
-from cim_bench.reports.read.outcomes import Outcomes, outcome_files, read_outcomes
+from cim_bench.reports.read.outcomes import Outcomes, read_outcomes
 
 # Evaluator, benchmark, split; a subject has one job for each.
 Place: TypeAlias = tuple[str, str, str]
@@ -36,11 +37,12 @@ class EvaluatedJob:
         return read_outcomes(self.folder, self.first.protocol)
 
 
-def jobs_of(folder: Path) -> dict[Place, EvaluatedJob]:
+def jobs_of(folder: Path, problems: list[str]) -> dict[Place, EvaluatedJob]:
     """The jobs of a subject that measured top-1, by place.
 
     Args:
         folder: The subject's, such as ``runs/demo/CIM``.
+        problems: Gets a sentence for each damaged file of records.
 
     Raises:
         ValueError: If there are none, or two for one place.
@@ -48,7 +50,7 @@ def jobs_of(folder: Path) -> dict[Place, EvaluatedJob]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give one of a subject, such as runs/demo/CIM")
     jobs: dict[Place, EvaluatedJob] = {}
-    for record, path in read_runs(folder):
+    for record, path in read_runs(folder, problems):
         measurement = record.measurement
         if measurement is None or measurement.metric != "top1" or record.provenance.source != "measured":
             continue
@@ -61,7 +63,8 @@ def jobs_of(folder: Path) -> dict[Place, EvaluatedJob]:
             )
         job.records[facet_key(measurement.facets)] = record
     if not jobs:
-        raise ValueError(f"no measured top-1 in {folder}; give the folder of a subject that was evaluated")
+        reasons = f" ({'; '.join(problems)})" if problems else ""
+        raise ValueError(f"no measured top-1 in {folder}; give the folder of a subject that was evaluated{reasons}")
     return jobs
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cim_bench.records import outcomes as kept
 from cim_bench.records.facets import FacetKey, Facets, facet_key
-from cim_bench.records.outcomes import KEYS, OUTCOMES
+from cim_bench.records.outcomes import KEYS, outcome_files
 from cim_bench.records.record import ProtocolInfo
 from cim_bench.reports.stats.arrays import Flags
 
@@ -51,19 +51,6 @@ class Outcomes:
         rows = self.frame.dropna(subset=columns)
         labels = rows["label"].to_numpy(dtype=np.int64)
         return rows, [rows[name].to_numpy(dtype=np.int64) != labels for name in columns]
-
-
-def outcome_files(folder: Path, *, partial: bool = False) -> list[Path]:
-    """The Parquet files of a job folder: the parts in ``outcomes/``, or the ``outcomes.parquet`` of older runs.
-
-    Args:
-        folder: The job's.
-        partial: Only the parts of the subset that is measured first, on which partial records rest; later parts are
-            there while the job goes on.
-    """
-    parts = sorted((folder / OUTCOMES).glob("[!.]*-subset.parquet" if partial else "[!.]*.parquet"))
-    single = folder / f"{OUTCOMES}.parquet"
-    return parts or ([single] if single.exists() else [])
 
 
 def read_outcomes(folder: Path, protocol: ProtocolInfo) -> Outcomes:

@@ -29,7 +29,7 @@ def to_markdown(filled: FilledTable) -> str:
     ]
     for index, column in enumerate(table.columns):
         parts = [_parts(column, row.cells[index], numbers, with_n=_n_in_cells(filled, row)) for row in filled.rows]
-        columns.append([_header(column), *_aligned(parts)])
+        columns.append([_header(column, numbers), *_aligned(parts)])
     footnotes = [f"- {number} {plain(text)}" for text, number in numbers.items()]
     blocks = [f"### {table.title}", table.caption, grid(columns), "\n".join(footnotes)]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -54,8 +54,10 @@ def to_csv(filled: FilledTable) -> str:
     for row in filled.rows:
         for column, cell in zip(filled.table.columns, row.cells, strict=True):
             numbers = (cell.value, cell.low, cell.high, cell.n)
-            keys, footnotes = " ".join(cell.keys), "; ".join(cell.footnotes)
-            writer.writerow([row.name, column.title, *numbers, keys, cell.source or row.source, footnotes])
+            source = cell.source or row.source
+            of_column = column.footnotes if source == "measured" and cell.value is not None else ()
+            keys, footnotes = " ".join(cell.keys), "; ".join([*cell.footnotes, *of_column])
+            writer.writerow([row.name, column.title, *numbers, keys, source, footnotes])
     return file.getvalue()
 
 
@@ -64,10 +66,11 @@ def plain(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _header(column: Column) -> str:
+def _header(column: Column, numbers: Mapping[str, str]) -> str:
     metric = METRICS[column.metric]
     unit = "" if not column.in_percent else " (points)" if column.difference else " (%)"
-    return f"{plain(column.title)}{unit} {'↑' if metric.higher_is_better else '↓'}"
+    marks = "".join(f" {numbers[text]}" for text in column.footnotes)
+    return f"{plain(column.title)}{unit} {'↑' if metric.higher_is_better else '↓'}{marks}"
 
 
 def _number(column: Column, value: float) -> str:

@@ -11,6 +11,7 @@ from cim_bench.records.facets import facet_key
 from cim_bench.records.measurement import METRICS
 from cim_bench.reports.read.frames import FIELDS, INTERVAL, MEASUREMENT_FIELDS, PLACE_FIELDS, flat_records
 from cim_bench.reports.stats.intervals import best_of, wilson_interval
+from cim_bench.reports.tables.chance import with_chance_footnotes
 from cim_bench.reports.tables.footnotes import (
     DASH,
     LINEAGE_FOOTNOTE,
@@ -24,8 +25,8 @@ from cim_bench.reports.tables.table import Cell, Column, FilledTable, FlatRecord
 PROPORTIONS = ("top1", "top5")
 
 
-# Records alike in these, in their facets and in their row are copies of one number.
-_IDENTITY = ("key", *(name for name in MEASUREMENT_FIELDS if name != "facets"), "citation")
+# Records alike in these, in their facets and in their row are copies of one number; earlier versions told no chance.
+_IDENTITY = ("key", *(name for name in MEASUREMENT_FIELDS if name not in ("facets", "chance")), "citation")
 
 
 # What a failed record may not know.
@@ -66,7 +67,7 @@ def build(table: Table, frame: pd.DataFrame) -> FilledTable:
         _check_protocol(column, [record for group in groups.values() for record in group.matches[index]])
     rows = [_row(table, group) for group in groups.values()]
     rows.sort(key=lambda row: row.source)  # "measured" before "reported"; stable
-    return FilledTable(table=table, rows=_mark_best(table, rows))
+    return with_chance_footnotes(FilledTable(table=table, rows=_mark_best(table, rows)))
 
 
 def _matches(column: Column, record: FlatRecord) -> bool:
@@ -151,7 +152,8 @@ def _cell(column: Column, where: str, records: Sequence[FlatRecord]) -> Cell:
     interval: tuple[float | None, float | None] = record.get(INTERVAL) or (None, None)
     if record.get(INTERVAL) is None and record["source"] == "measured" and column.metric in PROPORTIONS:
         interval = wilson_interval(value, n)
-    return Cell(value=value, low=interval[0], high=interval[1], n=n, keys=keys, footnotes=footnotes)
+    low, high = interval
+    return Cell(value=value, low=low, high=high, n=n, keys=keys, footnotes=footnotes, chance=record["chance"])
 
 
 def _identity(record: FlatRecord) -> tuple[Hashable, ...]:

@@ -14,13 +14,16 @@ import pandas as pd
 from cim_bench.data.sets import expected_images
 from cim_bench.records.facets import CLEAN, FacetKey, Facets, facet_key
 from cim_bench.records.measurement import METRICS
+from cim_bench.records.outcomes import outcome_files
 from cim_bench.records.record import ProtocolInfo
 from cim_bench.reports.read.frames import FIELDS, INTERVAL, flat_records
-from cim_bench.reports.read.outcomes import Outcomes, outcome_files, read_outcomes
+from cim_bench.reports.read.outcomes import Outcomes, read_outcomes
 from cim_bench.reports.stats.arrays import Floats
 from cim_bench.reports.stats.intervals import mean_interval
 from cim_bench.reports.stats.mce import (
+    ALEXNET_ERRORS,
     DAMAGES,
+    SEVERITIES,
     Damage,
     by_corruption,
     image_mce,
@@ -74,7 +77,9 @@ def damage_facets(damage: Damage) -> Facets:
     return {"corruption": corruption, "severity": severity}
 
 
-def with_corruption_summaries(frame: pd.DataFrame, folders: Mapping[str, Path]) -> pd.DataFrame:
+def with_corruption_summaries(
+    frame: pd.DataFrame, folders: Mapping[str, Path], problems: list[str] | None = None
+) -> pd.DataFrame:
     """A frame of records with rows of metric ``mce``, ``relative_mce`` and ``top1`` (`OVER_CORRUPTIONS`) appended.
 
     One of each for every measured corruption job and benchmark. Their ``n`` is the images behind one corruption.
@@ -86,12 +91,14 @@ def with_corruption_summaries(frame: pd.DataFrame, folders: Mapping[str, Path]) 
     Args:
         frame: As made by `records_frame`.
         folders: Job folder of each record key, for the outcomes.
+        problems: Gets a sentence for each job whose outcomes cannot be read, and which has no intervals; without it,
+            that is an error.
 
     Raises:
         ValueError: If a job's outcomes cannot be read.
     """
     records = flat_records(frame)
-    rows = [row for job in _jobs(records, folders) for row in _summaries(job)]
+    rows = [row for job in _jobs(records, folders) for row in _summaries(job, problems)]
     all_rows = [*({**record, INTERVAL: None} for record in records), *rows]
     return pd.DataFrame(all_rows, columns=[*FIELDS, INTERVAL], dtype=object)
 
@@ -135,7 +142,7 @@ def _total(group: Mapping[FacetKey, Mapping[str, Any]], others: Sequence[Mapping
     return max((size for size in sizes if size >= int(job["n"])), default=None)
 
 
-def _summaries(job: _CorruptionJob) -> list[dict[str, Any]]:
+def _summaries(job: _CorruptionJob, problems: list[str] | None) -> list[dict[str, Any]]:
     metrics = [metric for metric in _SUMMARIES if metric != "relative_mce" or job.clean_error is not None]
     try:
         errors = by_corruption({damage: 1.0 - float(r["value"]) for damage, r in job.corrupted.items()})
@@ -144,7 +151,13 @@ def _summaries(job: _CorruptionJob) -> list[dict[str, Any]]:
     values = {"mce": mce(errors), "top1": mean_top1(errors)}
     if job.clean_error is not None:
         values["relative_mce"] = relative_mce(errors, job.clean_error)
-    shares, warning = _shares(job, values)
+    try:
+        shares, warning = _shares(job, values)
+    except ValueError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+        shares, warning = {}, "no interval: the outcomes kept for this job are damaged"
     return [_row(job, metric, values[metric], _interval(job, metric, shares), warning) for metric in metrics]
 
 
@@ -196,8 +209,16 @@ def _row(job: _CorruptionJob, metric: str, value: float | None, interval: Interv
         "metric": metric,
         "facets": _SUMMARIES[metric],
         "value": value,
+        "chance": _chance(metric, job.first["chance"]),
         "n": counts[0] if counts else job.first["n"],
         "partial": any(record["partial"] for record in job.records.values()),
         "warnings": tuple(dict.fromkeys(filter(None, warnings))),
         INTERVAL: interval,
     }
+
+
+def _chance(metric: str, top1: float | None) -> float | None:
+    """What a guess has: relative mCE of none, for a guess is never worse under corruption."""
+    if top1 is None or metric == "top1":
+        return top1
+    return mce({name: [1.0 - top1] * len(SEVERITIES) for name in ALEXNET_ERRORS}) if metric == "mce" else None

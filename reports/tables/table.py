@@ -62,6 +62,7 @@ class Column:
         settings: Knobs that this column expects beyond the evaluator's defaults; others become footnotes.
         percent: Whether numbers are printed times 100; as the metric's unit says if ``None``.
         difference: True for differences of two numbers: printed with their sign.
+        footnotes: On the header: what a reader must know of all its measured numbers.
 
     Raises:
         ValueError: For an unknown metric, field or facet.
@@ -74,6 +75,7 @@ class Column:
     settings: Mapping[str, object] = field(default_factory=dict)
     percent: bool | None = None
     difference: bool = False
+    footnotes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -129,6 +131,7 @@ class Cell:
         footnotes: What a reader must know of this number.
         best: True for the best of at least two comparable measured values.
         source: Where the number comes from, if not from where its row does.
+        chance: What a guess has, in the metric's unit; ``None`` where that is not known.
     """
 
     value: float | None = None
@@ -139,6 +142,7 @@ class Cell:
     footnotes: tuple[str, ...] = ()
     best: bool = False
     source: Literal["measured", "reported"] | None = None
+    chance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +177,8 @@ class FilledTable:
     @property
     def footnotes(self) -> tuple[str, ...]:
         """Every distinct one in reading order; its number is its position, from 1."""
-        return tuple(dict.fromkeys(text for row in self.rows for text in row.footnotes))
+        headers = (text for column in self.table.columns for text in column.footnotes)
+        return tuple(dict.fromkeys([*headers, *(text for row in self.rows for text in row.footnotes)]))
 
 
 def _check_facet(where: str, name: str) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cim_bench.cli.main import main
-from cim_bench.engine.fit import RESUME
+from cim_bench.engine.resume import RESUME
 from tests.processes import HANG_GUARD_S, in_two_processes, wait_until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

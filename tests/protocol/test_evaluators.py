@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,24 @@ def test_same_seed_same_numbers(name: str, job: Job, tmp_path: Path) -> None:
         runs.append({file.name: pq.read_table(file).to_pandas() for file in files})
     assert runs[0].keys() == runs[1].keys()
     assert all(runs[0][file].equals(runs[1][file]) for file in runs[0])
+
+
+@pytest.mark.parametrize("augment", ["crop", "none"])
+def test_a_probe_takes_the_statistics_of_the_effective_batch_whatever_the_passes(
+    augment: str, job: Job, tmp_path: Path
+) -> None:
+    """Version 1 took those of one pass, and gave other numbers for other micro-batches under one key."""
+    model, context = job
+    logs = []
+    for micro in (16, 4):
+        machine = dataclasses.replace(context.machine, micro_batch=micro, log_every=1)
+        (tmp_path / str(micro)).mkdir()
+        ctx = dataclasses.replace(context, machine=machine, folder=tmp_path / str(micro))
+        list(evaluator("linear_probe", augment=augment).run(model, ctx))
+        lines = (ctx.folder / "metrics.jsonl").read_text().splitlines()
+        logs.append([json.loads(line)["loss"] for line in lines])
+    assert logs[0]
+    assert logs[0] == pytest.approx(logs[1], rel=1e-4)
 
 
 def test_fine_tuning_saves_the_child_that_it_measured(job: Job) -> None:

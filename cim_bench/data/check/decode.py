@@ -15,6 +15,7 @@ from PIL import Image
 from cim_bench.common.errors import UNREADABLE
 from cim_bench.common.progress import Meter
 from cim_bench.data.check.layouts import printable
+from cim_bench.data.pixels import to_rgb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ def _fault(
         with Image.open(Path(batch.folder, name)) as image:
             size = image.size
             if batch.decode:
-                image.convert("RGB")
+                to_rgb(image)
     except UNREADABLE as error:
         return "unreadable", _message(error)
     if batch.pixels is not None and size != batch.pixels:

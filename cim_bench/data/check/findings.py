@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 from cim_bench.data.check.decode import Fault
 from cim_bench.data.check.layouts import (
     FLAT_VAL,
-    IMAGE_SUFFIXES,
     ROLES,
     SEVERITY_FOLDERS,
     Layout,
@@ -104,7 +103,7 @@ def _unknown(layout: Layout) -> Finding:
     if layout.inner:
         return error(f"this folder holds image sets and is none itself: give one as ROOT ({some(layout.inner)})")
     return error(
-        f"no image ({', '.join(IMAGE_SUFFIXES)}) is in this folder: give the folder that holds train/ and val/, the "
+        "no image (.png, .jpg, .webp, ...) is in this folder: give the folder that holds train/ and val/, the "
         "class folders, the corruptions of ImageNet-C, or images/ and annotations/ of ADE20K"
     )
 
@@ -112,14 +111,18 @@ def _unknown(layout: Layout) -> Finding:
 def _tree(split: Split) -> Iterator[Finding]:
     """What is wrong with a split's files whatever the set."""
     if split.links:
-        found = (
-            f"{len(split.links):,} links lead out of the root, in a circle, or to a folder again ({some(split.links)})"
-        )
+        found = f"{len(split.links):,} links lead out of the root ({some(split.links)})"
         yield warning(f"{found}, and were not followed: give their targets as ROOT", split)
+    if split.circles:
+        found = f"{len(split.circles):,} links lead in a circle, or to a folder again ({some(split.circles)})"
+        yield error(f"{found}, which stops a run: remove them", split)
     if split.unread:
         found = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(split.unread.items()))
-        suffixes = ", ".join(IMAGE_SUFFIXES)
-        yield warning(f"files that look like data are not read ({found}): unpack, or convert to {suffixes}", split)
+        yield error(
+            f"files that look like data are not read ({found}), which stops a run: unpack them, convert them to .png "
+            "or .jpg, or move them away",
+            split,
+        )
     if split.empty:
         found = f"{len(split.empty):,} folders are empty ({some(split.empty)})"
         yield error(f"{found}, which shifts the labels of the classes after them: fill or remove them", split)

@@ -14,29 +14,25 @@ from pathlib import Path
 from cim_bench.common.progress import Meter
 from cim_bench.data.classes import imagenet_a_wnids, imagenet_r_wnids, imagenet_wnids
 from cim_bench.data.sets import CORRUPTIONS, EXTRA_CORRUPTIONS, SPLIT_NAMES
+from cim_bench.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 ROLES = {name: role for role, names in SPLIT_NAMES.items() for name in names}
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # what timm's readers take for an image
-# Files that look like data and are not read. A README or a list of classes does not.
-UNREAD_SUFFIXES = {
-    *(".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jpe", ".jfif", ".avif", ".heic", ".npy"),
-    *(".tar", ".tgz", ".gz", ".zip", ".part", ".crdownload"),
-}
 SEVERITY_FOLDERS = ("1", "2", "3", "4", "5")
 FLAT_VAL = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG")
 
 
 @dataclass(frozen=True)
 class Split:
-    """The files of one split, as timm's ImageFolder reader finds them: at any depth, by suffix.
+    """The files of one split, as `cim_bench.data.folders` finds them: at any depth, by suffix.
 
     Attributes:
         name: The split's folder relative to the root, ``.`` for the root itself.
         path: The folder.
         images: File names relative to `path`, with ``/``, sorted: the ids of ``ImageSet``.
         empty: Folders that hold neither an image nor a folder.
-        unread: How many files of each suffix in `UNREAD_SUFFIXES` there are.
-        links: Links that lead out of the root, in a circle, or to a folder again: not followed.
+        unread: How many files of each suffix in `UNREAD_SUFFIXES`, and pipes named as images, there are.
+        links: Links that lead out of the root, which the check does not follow.
+        circles: Links in a circle, or to a folder again: no run would read them.
     """
 
     name: str
@@ -45,6 +41,7 @@ class Split:
     empty: tuple[str, ...]
     unread: Mapping[str, int]
     links: tuple[str, ...]
+    circles: tuple[str, ...] = ()
 
     @functools.cached_property
     def classes(self) -> dict[str, int]:
@@ -82,7 +79,7 @@ def recognise_layout(root: Path) -> Layout:
     """Recognise the data set in a folder and list its files. No link or name leads out of the folder.
 
     Raises:
-        OSError: If a folder cannot be listed (timm's readers would pass over it silently).
+        OSError: If a folder cannot be listed.
     """
     root = Path(os.path.realpath(root))
     mark = _mark(root)
@@ -116,17 +113,20 @@ def scan(root: Path, name: str) -> Split:
     images: list[str] = []
     empty: list[str] = []
     links: list[str] = []
+    circles: list[str] = []
     unread: Counter[str] = Counter()
     followed: set[str] = set()
     stack = [""]
     with Meter(f"list {base.name}", 1 + sum(entry.is_dir() for entry in _entries(base))) as meter:
         while stack:
             folder = stack.pop()
-            before = len(images) + len(stack) + len(links)
+            before = len(images) + len(stack) + len(links) + len(circles)
             for entry in _entries(base / folder):
                 relative = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_symlink() and not _may_follow(entry, root, followed):
+                if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
                     links.append(relative)
+                elif entry.is_symlink() and entry.is_dir() and _leads_back(entry, followed):
+                    circles.append(relative)
                 elif entry.is_dir():
                     stack.append(relative)
                 elif _is_image(entry):
@@ -134,15 +134,17 @@ def scan(root: Path, name: str) -> Split:
                     images.append(sys.intern(relative))
                 else:
                     unread[Path(entry.name).suffix.lower()] += 1
-            if folder and len(images) + len(stack) + len(links) == before:
+            if folder and len(images) + len(stack) + len(links) + len(circles) == before:
                 empty.append(folder)
             meter.step(int("/" not in folder))
-    strange = {suffix: count for suffix, count in unread.items() if suffix in UNREAD_SUFFIXES}
-    return Split(name, base, tuple(sorted(images)), tuple(sorted(empty)), strange, tuple(sorted(links)))
+    strange = {suffix: count for suffix, count in unread.items() if suffix in UNREAD_SUFFIXES.union(IMAGE_SUFFIXES)}
+    return Split(
+        name, base, tuple(sorted(images)), tuple(sorted(empty)), strange, tuple(sorted(links)), tuple(sorted(circles))
+    )
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    """Whether timm would take a file for an image. A broken link is one, which cannot be read; a pipe is none."""
+    """Whether a file is an image by its name. A broken link is one, which cannot be read; a pipe is none."""
     if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
         return False
     return entry.is_file() or not Path(entry.path).exists()
@@ -157,16 +159,13 @@ def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
         return list(entries)
 
 
-def _may_follow(entry: os.DirEntry[str], root: Path, followed: set[str]) -> bool:
-    """Whether a link stays below the root; one to a folder, also in no circle, and to each folder once."""
+def _leads_back(entry: os.DirEntry[str], followed: set[str]) -> bool:
+    """Whether a link to a folder closes a circle, or leads to a folder that another one led to."""
     target = os.path.realpath(entry.path)
-    if not Path(target).is_relative_to(root):
-        return False
-    if entry.is_dir():
-        if target in followed or Path(os.path.realpath(Path(entry.path).parent)).is_relative_to(target):
-            return False
-        followed.add(target)
-    return True
+    if target in followed or Path(os.path.realpath(Path(entry.path).parent)).is_relative_to(target):
+        return True
+    followed.add(target)
+    return False
 
 
 def _folders(root: Path, below: str = ".") -> list[str]:

@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from torch import Tensor
+
+from cim_bench.models.formats.families import FAMILY_KEYS, Family
+from cim_bench.models.formats.normalisation import IMAGENET, Normalisation
 from cim_bench.models.positions import Interpolation
-from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD
 
 Kind = Literal["backbone", "classifier"]
-Family = Literal["vit", "beit", "dinov2", "resnet"]
-SinCosTable = Literal["mae", "moco3", "none"]
-Triple = tuple[float, float, float]
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the values of a format's files look like.
+
+    Attributes:
+        look: Says what a state dict with the format's own keys holds, as half a sentence.
+        expect: What it says of the format's files.
+    """
+
+    look: Callable[[State], str]
+    expect: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """A public checkpoint format: how it is recognised, how its keys become timm's, how its network is used.
 
-    Every pattern is a regular expression searched in the file's own key names.
+    A file is of a format if every key of it is claimed (dropped, or under its timm name a key of the family or one of
+    `also`), every pattern of `has` finds a key, and every check holds. Every pattern is a regular expression; those of
+    `has`, `dropped` and `rename` are searched in the file's own names.
 
     Attributes:
         name: What reports call it.
-        method: Pretext. Empty: the keys fit several, and the user's word counts.
+        method: Pretext. Empty: the files are of any method, and the user's word counts.
         kind: ``classifier`` files have a fine-tuned head.
-        family: How the architecture is read from shapes (`cim_bench.models.formats.architectures`).
+        family: Of timm's networks: which keys there are, and how the architecture is read from shapes.
         under: Top-level entries where the state dict may lie, in order; ``""`` is the file itself.
         has: Each must match a key.
-        lacks: None may match a key.
         rename: Patterns and replacements, in order, that turn public names into timm's.
         dropped: Keys that a backbone does not need: decoders, momentum copies, queues, projectors.
-        may_lack_counters: Whether the file may lack all of BatchNorm's ``num_batches_tracked``; no feature needs them.
+        also: timm's names beyond those of the family, such as a head's; each must match the whole name.
+        checks: What values must look like, where keys alone do not tell.
+        args: Settings that the public script saves beside the weights (``args``, or ``config``), and those of formats
+            with the same keys do not: names, or ``NAME=VALUE``.
         part: What follows ``#`` in a path that asks for this part of the file, e.g. ``ema``.
-        must_be_named: The keys do not tell this method from another one's, so the user has to.
-        sincos: Which fixed table the positions are (`recognise.sincos_table_of`); ``None``: not looked at.
-        frozen_patch: Whether the patch projection still has its initial bias of exactly 0; ``None``: not looked at.
+        rearrange: Joins or splits tensors after the renaming, e.g. three projections to one.
+        may_lack_counters: Whether the file may lack all of BatchNorm's ``num_batches_tracked``; no feature needs them.
         heads: Attention heads by embedding width, where they are not the usual ones.
+        options: Further arguments of ``timm.create_model``, where the public network is not timm's default.
         resample: How the public code brings positions to another grid (`interpolate_positions`).
-        mean: Input normalisation of its training; ``None``: that of the timm weights named.
-        std: Likewise.
-        tagged: The tag of timm weights, where one is named, tells the normalisation in place of `mean` and `std`.
+        normalisation: Of the input, and where that is said.
+        published_size: Pixels of published k-NN and linear figures, where positions are for another size; 0: the same.
         epoch_shift: Added to the file's ``epoch``, which some scripts count from 0.
         source: Public code that writes it.
     """
@@ -50,46 +68,77 @@ class Format:
     method: str
     kind: Kind = "backbone"
     family: Family
-    under: tuple[str, ...]
+    under: tuple[str, ...] = ("model", "module", "state_dict", "")
     has: tuple[str, ...]
-    lacks: tuple[str, ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
     dropped: tuple[str, ...] = ()
-    may_lack_counters: bool = False
+    also: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    args: tuple[str, ...] = ()
     part: str = ""
-    must_be_named: bool = False
-    sincos: SinCosTable | None = None
-    frozen_patch: bool | None = None
+    rearrange: Callable[[State], dict[str, Tensor]] | None = None
+    may_lack_counters: bool = False
     heads: Mapping[int, int] = field(default_factory=dict)
+    options: Mapping[str, int | float | str] = field(default_factory=dict)
     resample: Interpolation = "size"
-    mean: Triple | None = IMAGENET_MEAN
-    std: Triple | None = IMAGENET_STD
-    tagged: bool = False
+    normalisation: Normalisation = IMAGENET
+    published_size: int = 0
     epoch_shift: int = 0
     source: str
 
     def lacking(self, keys: Iterable[str]) -> list[str]:
-        """Why a file with these keys is not of this format, in words; empty if it is."""
+        """Keys that this format requires and that are not there, as `readable` patterns."""
         text = "\n".join(keys)
-        absent = [f"has no {readable(p)}" for p in self.has if not re.search(p, text, re.MULTILINE)]
-        present = [f"has {readable(p)}" for p in self.lacks if re.search(p, text, re.MULTILINE)]
-        return absent + present
+        return [readable(pattern) for pattern in self.has if not re.search(pattern, text, re.MULTILINE)]
+
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        """Keys that this format does not claim."""
+        wanted = re.compile("|".join((*FAMILY_KEYS[self.family], *self.also)))
+        return [key for key in keys if (name := self.timm_name(key)) is not None and not wanted.fullmatch(name)]
+
+    def contradictions(self, state: State) -> list[str]:
+        """What the values of a state dict with this format's keys say against it, as half sentences."""
+        return [found for check in self.checks if (found := check.look(state)) != check.expect]
+
+    def says(self, args: Mapping[str, Any]) -> bool | None:
+        """Whether the settings in a file are those of this format's script; ``None`` if they do not tell."""
+        if not self.args or not args:
+            return None
+        wanted = [setting.partition("=") for setting in self.args]
+        return all(name in args and (not equals or str(args[name]) == value) for name, equals, value in wanted)
 
     def timm_name(self, key: str) -> str | None:
         """timm's name of a public key; ``None`` if it is dropped."""
-        if any(re.search(pattern, key) for pattern in self.dropped):
+        if self._dropped is not None and self._dropped.search(key):
             return None
         for pattern, replacement in self.rename:
             key = re.sub(pattern, replacement, key)
         return key
 
+    def heads_of(self, config: Mapping[str, Any]) -> Mapping[int, int]:
+        """Attention heads by width, those that ``config.json`` beside the file names among them."""
+        width, heads = config.get("hidden_size"), config.get("num_attention_heads")
+        own = {width: heads} if isinstance(width, int) and isinstance(heads, int) else {}
+        return {**self.heads, **own}
+
+    def options_of(self, config: Mapping[str, Any]) -> Mapping[str, int | float | str]:
+        """Arguments of ``timm.create_model``, an activation that ``config.json`` beside the file names among them."""
+        activation = config.get("hidden_act", "gelu")
+        return dict(self.options) | ({} if activation == "gelu" else {"act_layer": activation})
+
+    @functools.cached_property
+    def _dropped(self) -> re.Pattern[str] | None:
+        return re.compile("|".join(self.dropped)) if self.dropped else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of every key of a file.
+    """What became of every key of a file, and how it was told what the file is.
 
     Attributes:
         format: Name of the recognised format.
+        evidence: What told the format, and the method where the format has none.
+        normalisation: Where mean and std were read.
         matched: timm names that were taken as they are.
         resampled: timm names of positions that were brought to another grid.
         missing: timm names that the file lacks and its format lets it lack: counters, set to 0.
@@ -98,7 +147,9 @@ class LoadReport:
     """
 
     format: str
-    matched: tuple[str, ...]
+    evidence: str
+    normalisation: str
+    matched: tuple[str, ...] = ()
     resampled: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()

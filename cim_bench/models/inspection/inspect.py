@@ -21,30 +21,36 @@ def inspect(source: FromCheckpoint) -> str:
     """
     checkpoint, report = open_checkpoint(source)
     model = load_backbone(checkpoint, what=source.path)
-    identity = _identity(checkpoint.meta, report, _heads(model, report))
+    identity = _identity(checkpoint.meta, report, _untold(model, report))
     return "\n".join([source.path, *identity, *_keys(report), *_trained(examine(model))])
 
 
-def _heads(model: Backbone, report: LoadReport) -> dict[str, str]:
-    """A transformer's number of attention heads, which features depend on and shapes do not tell; empty for others."""
-    attention = getattr(next(iter(getattr(model.net, "blocks", ())), None), "attn", None)
-    number = getattr(attention, "num_heads", None)
-    if number is None:
-        return {}
+def _untold(model: Backbone, report: LoadReport) -> dict[str, str]:
+    """A transformer's attention heads and activation, which features depend on and shapes do not tell."""
+    block = next(iter(getattr(model.net, "blocks", ())), None)
+    number = getattr(getattr(block, "attn", None), "num_heads", None)
+    activation = getattr(getattr(block, "mlp", None), "act", None)
     known = report.format in ("cim-bench", "timm hub")
-    return {"heads": str(number) if known else f"{number} (not told by shapes; --arch NAME,num_heads=N)"}
+    found = {} if number is None else {"heads": (str(number), "num_heads=N")}
+    if activation is not None:
+        found["activation"] = (type(activation).__name__, "act_layer=NAME")
+    return {
+        name: value if known else f"{value} (not told by shapes; --arch NAME,{option})"
+        for name, (value, option) in found.items()
+    }
 
 
-def _identity(meta: Meta, report: LoadReport, heads: dict[str, str]) -> list[str]:
+def _identity(meta: Meta, report: LoadReport, untold: dict[str, str]) -> list[str]:
     head = f"classifier of {len(meta.classes)} classes" if meta.kind == "classifier" else "backbone without head"
     epochs = "not told by the file" if meta.epochs is None else f"{meta.epochs:g}"
     rows = {
-        "format": report.format,
+        "format": f"{report.format}, told by {report.evidence}",
         "method": meta.method,
         "kind": head,
         "architecture": str(meta.arch),
-        **heads,
-        "input": f"{meta.arch.image_size} pixels, mean {_numbers(meta.mean)}, std {_numbers(meta.std)}",
+        **untold,
+        "input": f"{meta.arch.image_size} pixels",
+        "normalisation": f"mean {_numbers(meta.mean)}, std {_numbers(meta.std)}, told by {report.normalisation}",
         "epochs": f"{epochs} (pre-training)",
         "content hash": meta.hash,
     }

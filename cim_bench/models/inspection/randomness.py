@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cim_bench.models.backbone import Backbone, triple
+from cim_bench.models.backbone import SIZED, Backbone, triple
+from cim_bench.models.formats.fit import resample_positions
+from cim_bench.models.key_contract import load_exact
 
 IMAGES = 32
+MOST_PATCHES, FEWER_PATCHES = 14, 10  # a side: beyond the first the evidence is gathered at the second, in less time
 MIN_INITIAL_NORMS, MAX_SPECTRAL_RATIO, MIN_SIMILARITY = 0.9, 1.1, 0.7  # of a random network, see `Evidence.verdict`
 
 
@@ -78,6 +81,7 @@ def examine(model: Backbone) -> Evidence:
     """
     state = model.net.state_dict()
     norms = norm_layers(state)
+    model = _at_moderate_size(model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         fresh = Backbone(model.arch, mean=triple(model.mean), std=triple(model.std)).eval()
@@ -92,6 +96,25 @@ def examine(model: Backbone) -> Evidence:
         finite=finite,
         constant=spread < 1e-5,
     )
+
+
+def _at_moderate_size(model: Backbone) -> Backbone:
+    """The same weights at fewer patches, where a ViT has more than `MOST_PATCHES` a side."""
+    patch = getattr(getattr(model.net, "patch_embed", None), "patch_size", (0,))[0]
+    size = FEWER_PATCHES * patch
+    if not model.arch.name.startswith(SIZED) or not 0 < MOST_PATCHES * patch < model.arch.image_size:
+        return model
+    smaller = Backbone(
+        replace(model.arch, image_size=size),
+        mean=triple(model.mean),
+        std=triple(model.std),
+        num_classes=model.num_classes,
+        model_args={"global_pool": model.net.global_pool},
+    ).eval()
+    shapes = {name: value.shape for name, value in smaller.net.state_dict().items()}
+    state, _ = resample_positions(model.net.state_dict(), shapes, "antialias")
+    load_exact(smaller.net, state, what="the checkpoint")
+    return smaller
 
 
 def norm_layers(state: Mapping[str, Tensor]) -> list[str]:

@@ -25,6 +25,7 @@ from cim_bench.reports.read.architectures import FAMILIES
 from cim_bench.reports.read.frames import FIELDS, INTERVAL, flat_records, records_frame
 from cim_bench.reports.read.published import CITATION, published_records
 from cim_bench.reports.tables.build import build
+from cim_bench.reports.tables.chance import with_chance_footnotes
 from cim_bench.reports.tables.footnotes import DASH, pretext_footnote
 from cim_bench.reports.tables.table import Cell, Column, FilledTable, FlatRecord, Row, RowField, Table
 
@@ -71,15 +72,13 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
 
     Raises:
         FileNotFoundError: If `runs` does not exist.
-        OSError: If `out` cannot be written.
-        ValueError: If the records contradict each other, or if the outcomes of a job cannot be read.
+        IncompleteError: As in `cim_cvpr2023.report`.
     """
-    frame = cim_cvpr2023.load_frame(runs, keys)
-    filled = (top1_matrix(frame), robustness_matrix(frame))
-    matrix = {"matrix": (robustness.markdown(filled), robustness.csv_text(filled))}
-    # First, so that it is there even if two records contradict each other in a table below.
-    first = cim_cvpr2023.write_texts(matrix, runs, out)
-    return "\n".join(filter(None, [first, cim_cvpr2023.write_texts(cim_cvpr2023.tables(frame), runs, out)]))
+    problems: list[str] = []
+    frame = cim_cvpr2023.load_frame(runs, keys, problems)
+    matrix = cim_cvpr2023.made_of({"matrix": lambda: (top1_matrix(frame), robustness_matrix(frame))}, problems)
+    texts = matrix | cim_cvpr2023.tables(frame, problems)
+    return cim_cvpr2023.checked(cim_cvpr2023.write_texts(texts, runs, out, problems), problems, runs)
 
 
 def top1_matrix(frame: pd.DataFrame) -> FilledTable:
@@ -108,7 +107,8 @@ def top1_matrix(frame: pd.DataFrame) -> FilledTable:
         rows=_LABELS,
         columns=(*shown, replace(column, title="Difference", difference=True)),
     )
-    return FilledTable(table=table, rows=tuple(replace(r, cells=(*r.cells, _difference(*r.cells))) for r in rows))
+    rows = tuple(replace(row, cells=(*row.cells, _difference(*row.cells))) for row in rows)
+    return with_chance_footnotes(FilledTable(table=table, rows=rows))
 
 
 def robustness_matrix(frame: pd.DataFrame) -> FilledTable:
@@ -135,7 +135,7 @@ def robustness_matrix(frame: pd.DataFrame) -> FilledTable:
         rows=_LABELS,
         columns=tuple(pairs),
     )
-    return FilledTable(table=table, rows=rows)
+    return with_chance_footnotes(FilledTable(table=table, rows=rows))
 
 
 def _built(columns: Sequence[Column], records: Sequence[FlatRecord], apart: str) -> list[tuple[Model, Row]]:

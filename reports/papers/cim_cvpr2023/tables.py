@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 import pandas as pd
 
+from cim_bench.common.errors import IncompleteError, one_sentence
 from cim_bench.common.files import write_atomic
 from cim_bench.records.record import Record
 from cim_bench.records.store import read_runs
@@ -17,7 +18,6 @@ from cim_bench.reports.papers.cim_cvpr2023.robustness_rows import EVALUATORS
 from cim_bench.reports.read.architectures import is_resnet
 from cim_bench.reports.read.frames import FIELDS, INTERVAL, flat_records, records_frame
 from cim_bench.reports.read.published import CITATION, published_records
-from cim_bench.reports.render.text import to_csv, to_markdown
 from cim_bench.reports.tables.build import build
 from cim_bench.reports.tables.corruption_summaries import with_corruption_summaries
 from cim_bench.reports.tables.footnotes import DASH, pretext_footnote
@@ -111,7 +111,9 @@ def render(runs: Path, keys: Collection[str] | None = None) -> str:
         FileNotFoundError: If `runs` does not exist.
         ValueError: As in `report`.
     """
-    return "\n".join(text for text, _ in _texts(runs, keys).values())
+    problems: list[str] = []
+    texts = tables(load_frame(runs, keys, problems), problems)
+    return checked("\n".join(text for text, _ in texts.values()), problems, runs)
 
 
 def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = None) -> str:
@@ -131,65 +133,99 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
 
     Raises:
         FileNotFoundError: If `runs` does not exist.
-        OSError: If `out` cannot be written.
-        ValueError: If there is no measured record, if the records contradict each other, or if the outcomes of a job
-            cannot be read.
+        ValueError: If there is no measured record.
+        IncompleteError: After all else was done, if records are damaged or contradict each other, if the outcomes of a
+            job cannot be read, or if `out` cannot be written.
     """
-    return write_texts(_texts(runs, keys), runs, out)
+    problems: list[str] = []
+    texts = tables(load_frame(runs, keys, problems), problems)
+    return checked(write_texts(texts, runs, out, problems), problems, runs)
 
 
-def write_texts(texts: Texts, runs: Path, out: Path | None) -> str:
-    """Write the files of some tables and return their Markdown; arguments and errors as in `report`."""
+def checked(text: str, problems: Sequence[str], runs: Path) -> str:
+    """The Markdown of all tables, if none is missing.
+
+    Raises:
+        ValueError: If there is none.
+        IncompleteError: With the text, if there are problems.
+    """
+    if problems:
+        raise IncompleteError(text, problems)
+    if not text:
+        raise ValueError(f"no measured number in {runs} that a table shows; run a benchmark there first")
+    return text
+
+
+def write_texts(texts: Texts, runs: Path, out: Path | None, problems: list[str]) -> str:
+    """Write the files of some tables and return their Markdown; if that fails, `problems` gets a sentence."""
     folder = out or (runs if runs.is_dir() else runs.parent)
-    for name, (markdown, csv) in texts.items():
-        write_atomic(folder / f"{name}.md", markdown)
-        write_atomic(folder / f"{name}.csv", csv)
+    try:
+        for name, (markdown, csv) in texts.items():
+            write_atomic(folder / f"{name}.md", markdown)
+            write_atomic(folder / f"{name}.csv", csv)
+    except OSError as error:
+        problems.append(one_sentence(error))
     return "\n".join(markdown for markdown, _ in texts.values())
 
 
-def load_frame(runs: Path, keys: Collection[str] | None) -> pd.DataFrame:
+def load_frame(runs: Path, keys: Collection[str] | None, problems: list[str] | None = None) -> pd.DataFrame:
     """The records below `runs` as a frame, with the rows that follow from corruptions; arguments as in `report`.
+
+    Args:
+        runs: As in `report`.
+        keys: As in `report`.
+        problems: Gets a sentence for each damaged file; without it, one is an error.
 
     Raises:
         FileNotFoundError: If `runs` does not exist.
         ValueError: If a line is not a record, or the outcomes of a job cannot be read.
     """
-    found = [(r, f) for r, f in read_runs(runs) if keys is None or r.key in keys or r.measurement is None]
+    found = [(r, f) for r, f in read_runs(runs, problems) if keys is None or r.key in keys or r.measurement is None]
     # Job folders are named by hash: sorting makes the row order independent of it.
     measured = sorted((record for record, _ in found), key=_order)
-    return with_corruption_summaries(records_frame(measured), {record.key: folder for record, folder in found})
+    folders = {record.key: folder for record, folder in found}
+    return with_corruption_summaries(records_frame(measured), folders, problems)
 
 
-def tables(measured: pd.DataFrame) -> Texts:
+def tables(measured: pd.DataFrame, problems: list[str]) -> Texts:
     """Each table that has a measured row.
 
     Args:
         measured: As made by `load_frame`.
-
-    Raises:
-        ValueError: If the records contradict each other.
+        problems: Gets a sentence for each table whose records contradict each other.
     """
-    texts: Texts = {}
     records = flat_records(measured)
     vits = sorted(published_records("imagenet-vit"), key=lambda record: record.subject.arch, reverse=True)
     vit = _with_published([record for record in records if not is_resnet(record["arch"])], vits)
-    if filled := _fill(vit_table(vit), vit):
-        texts["vit"] = (to_markdown(filled), to_csv(filled))
     resnets = [record for record in records if is_resnet(record["arch"])]
     cnn = _with_published(resnets, published_records("imagenet-cnn"))
-    if filled := _fill(cnn_table(cnn), cnn):
-        texts["cnn"] = (to_markdown(filled), to_csv(filled))
-    if filled_all := robustness.fill(_with_published(records, published_records("robustness")), ARCH):
-        texts["robustness"] = (robustness.markdown(filled_all), robustness.csv_text(filled_all))
-    if further := other_tables(records, VIT.rows, shown={"knn", "linear_probe", "finetune", *EVALUATORS}):
-        texts["others"] = (robustness.markdown(further), robustness.csv_text(further))
-    return texts
+    attacked = _with_published(records, published_records("robustness"))
+    shown = {"knn", "linear_probe", "finetune", *EVALUATORS}
+    wanted: dict[str, Callable[[], Sequence[FilledTable]]] = {
+        "vit": lambda: _fill(vit_table(vit), vit),
+        "cnn": lambda: _fill(cnn_table(cnn), cnn),
+        "robustness": lambda: robustness.fill(attacked, ARCH),
+        "others": lambda: other_tables(records, VIT.rows, shown=shown),
+    }
+    return made_of(wanted, problems)
 
 
-def _texts(runs: Path, keys: Collection[str] | None) -> Texts:
-    texts = tables(load_frame(runs, keys))
-    if not texts:
-        raise ValueError(f"no measured number in {runs} that a table shows; run a benchmark there first")
+def made_of(wanted: Mapping[str, Callable[[], Sequence[FilledTable]]], problems: list[str]) -> Texts:
+    """The texts of the tables that can be made and have rows.
+
+    Args:
+        wanted: What fills the tables of each file.
+        problems: Gets a sentence for each file that cannot be made.
+    """
+    texts: Texts = {}
+    for name, fill in wanted.items():
+        try:
+            filled = fill()
+        except ValueError as error:
+            problems.append(f"{name}.md is not made: {error}")
+            continue
+        if filled:
+            texts[name] = (robustness.markdown(filled), robustness.csv_text(filled))
     return texts
 
 
@@ -198,12 +234,12 @@ def _with_published(measured: Sequence[FlatRecord], published: Sequence[Record])
     return pd.DataFrame([*measured, *quoted], columns=[*FIELDS, INTERVAL], dtype=object)
 
 
-def _fill(table: Table, frame: pd.DataFrame) -> FilledTable | None:
-    """The filled table with its caption; ``None`` without a measured row."""
+def _fill(table: Table, frame: pd.DataFrame) -> tuple[FilledTable, ...]:
+    """The filled table with its caption; nothing without a measured row."""
     filled = build(table, frame)
     if not any(row.source == "measured" for row in filled.rows):
-        return None
-    return replace(filled, table=replace(table, caption=_caption(filled)))
+        return ()
+    return (replace(filled, table=replace(table, caption=_caption(filled))),)
 
 
 def _order(record: Record) -> tuple[str, str, str, float]:

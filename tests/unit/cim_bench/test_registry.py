@@ -128,3 +128,21 @@ def test_the_command_line_does_not_import_torch_for_this(arguments: list[str]) -
     assert json.loads(done.stdout) == [0, []]
     if arguments == ["list"]:
         assert all(name in done.stderr for names in registry.GROUPS.values() for name in names)
+
+
+def test_a_package_that_is_broken_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = "[cim_bench.evaluators]\nbroken = broken_toy:Toy\nleaves = leaving_toy:Toy\nasks = asking_toy:Toy\n"
+    install(tmp_path, "toy", points)
+    (tmp_path / "broken_toy.py").write_text("import nothing_at_all\n")
+    (tmp_path / "leaving_toy.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "asking_toy.py").write_text("class Toy:\n    def __init__(self, knob): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, words in {
+        "broken": r"broken_toy:Toy cannot be imported: ModuleNotFoundError: No module named 'nothing_at_all'",
+        "leaves": r"leaving_toy:Toy cannot be imported: SystemExit: 3",
+        "asks": r"evaluator 'asks' \(asking_toy:Toy\) cannot be made: TypeError: .*'knob'",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            registry.make("evaluators", name)
+    assert registry.broken("evaluators", "leaves") == "cannot be imported: SystemExit: 3"
+    assert registry.make("evaluators", "knn") == KNN()

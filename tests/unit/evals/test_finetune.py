@@ -141,9 +141,10 @@ def test_binary_cross_entropy_by_hand() -> None:
             -t * math.log(1 / (1 + math.exp(-x))) - (1 - t) * math.log(1 - 1 / (1 + math.exp(-x)))
             for x, t in zip(logits[0].tolist(), target, strict=True)
         ]
-        loss = FinetuneModel(classifier, recipe).criterion(logits, mixed)
+        loss = FinetuneModel(classifier, recipe, torch.full((3,), 1 / 3)).criterion(logits, mixed)
         assert loss.item() == pytest.approx(sum(terms) / 3, rel=1e-5)
-    whole = FinetuneModel(classifier, Finetune(loss="bce", smoothing=0.0, mixup=0.0, cutmix=0.0)).criterion
+    plain = Finetune(loss="bce", smoothing=0.0, mixup=0.0, cutmix=0.0)
+    whole = FinetuneModel(classifier, plain, torch.full((3,), 1 / 3)).criterion
     expected = F.binary_cross_entropy_with_logits(logits, torch.tensor([[0.0, 0.0, 1.0]]))
     assert whole(logits, torch.tensor([2])).item() == pytest.approx(expected.item())
 
@@ -188,7 +189,7 @@ def test_erasing_noise_is_normal_in_the_models_own_space() -> None:
 def test_an_image_without_a_partner_is_not_mixed(count: int) -> None:
     """Soft targets by hand: 0.9 + 0.1 / 4 for the own class; the loss is cross entropy over all images of the pass."""
     classifier = make_classifier(load_backbone(checkpoint_of(ARCHES["vit"]), what="v"), 4, drop_path=0.0, head_std=0.5)
-    model = FinetuneModel(classifier.eval(), Finetune())
+    model = FinetuneModel(classifier.eval(), Finetune(), torch.full((4,), 0.25))
     images, labels = torch.rand(count, 3, 32, 32), torch.tensor([3, 0, 1])[:count]
     seed_all(0)
     mixed, targets = mix(model.mixup, images, labels)

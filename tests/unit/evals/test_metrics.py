@@ -37,6 +37,32 @@ def test_votes_by_hand() -> None:
     assert knn_predict(bank, labels, query, ks=(3,), temperature=0.1, num_classes=3)[3].item() == 0
 
 
+def predict_by_hand(bank: np.ndarray, labels: np.ndarray, query: np.ndarray, k: int, temperature: float) -> int:
+    """One query's class in float64, one vote at a time."""
+    bank, query = bank / np.linalg.norm(bank, axis=1, keepdims=True), query / np.linalg.norm(query)
+    similarity = bank @ query
+    nearest = np.argsort(-similarity)[:k]
+    tally = np.zeros(labels.max() + 1)
+    for place in nearest:
+        tally[labels[place]] += math.exp((similarity[place] - similarity[nearest[0]]) / temperature)
+    return int(tally.argmax())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2, 0.07, 0.02, 0.01, 0.003])
+def test_votes_agree_with_float64_at_every_temperature(temperature: float) -> None:
+    """Below T = 0.0113, exp(1 / T) is beyond fp32: all near neighbours would vote alike, and the first class win."""
+    draw = np.random.default_rng(0)
+    labels, asked = draw.integers(0, 4, 400), draw.integers(0, 4, 60)
+    centres = 2 * draw.standard_normal((4, 8))
+    bank = centres[labels] + 1.5 * draw.standard_normal((400, 8))
+    queries = centres[asked] + 1.5 * draw.standard_normal((60, 8))
+    tensors = [torch.from_numpy(bank).float(), torch.from_numpy(labels), torch.from_numpy(queries).float()]
+    found = knn_predict(*tensors, ks=(1, 20), temperature=temperature, num_classes=4)
+    for k in (1, 20):
+        assert found[k].tolist() == [predict_by_hand(bank, labels, query, k, temperature) for query in queries]
+    assert (found[20].numpy() == asked).mean() > 0.6
+
+
 @given(seed=st.integers(0, 1000), k=st.sampled_from([1, 3, 10]))
 @settings(max_examples=20, deadline=None)
 def test_votes_agree_with_scikit_learn(seed: int, k: int) -> None:

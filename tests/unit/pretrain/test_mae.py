@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -172,17 +173,19 @@ def test_export(model: MAEModel, tiny_arch: Arch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pretext", "change", "words"),
+    ("setting", "change", "words"),
     [
-        (PRETEXT, {"name": "resnet18", "options": {}}, "MAE pre-trains plain ViTs"),
-        (PRETEXT, {"image_size": 36}, "does not divide by the patch"),
-        (replace(PRETEXT, decoder_heads=5), {}, "decoder_dim 32 does not divide by decoder_heads 5"),
-        (replace(PRETEXT, mask_ratio=1.0), {}, "mask_ratio 1.0 hides 16 of 16"),
+        ({}, {"name": "resnet18", "options": {}}, "MAE pre-trains plain ViTs"),
+        ({}, {"image_size": 36}, "image_size 36 does not divide by options.patch_size 8"),
+        ({}, {"image_size": 36, "options": {}}, "does not divide by the patch of 16 pixels"),
+        ({"decoder_heads": 5}, {}, "decoder_dim 32 does not divide by decoder_heads 5"),
+        ({"mask_ratio": 1.0}, {}, r"MAE.mask_ratio is 1\.0; it must be a number, above 0 and below 1"),
+        ({"mask_ratio": 0.99}, {}, r"mask_ratio 0\.99 hides 16 of 16"),
     ],
 )
-def test_bad_settings_are_refused(pretext: MAE, change: dict[str, object], words: str, tiny_arch: Arch) -> None:
+def test_bad_settings_are_refused(setting: dict[str, Any], change: dict[str, Any], words: str, tiny_arch: Arch) -> None:
     with pytest.raises(ValueError, match=words):
-        pretext.build(replace(tiny_arch, **change))  # type: ignore[arg-type]
+        replace(PRETEXT, **setting).build(replace(tiny_arch, **change))
 
 
 def test_training_on_photographs(tiny_arch: Arch, small_photos: Data, cpu: Machine, tmp_path: Path) -> None:

@@ -159,3 +159,22 @@ def test_command(subjects: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == compare(*subjects, seed=3) + "\n"
     assert cli.main(["compare", str(subjects[0]), str(subjects[0] / "missing")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_damaged_is_named_and_the_rest_is_compared(
+    subjects: tuple[Path, Path], write_job: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for subject in subjects:
+        write_job(subject / "knn-1", {(("k", 20),): wrong(1, 1, 1, 1)[0]}, evaluator="knn")
+        write_job(subject / "linear-1", {"": wrong(1, 1, 1, 1)[0]}, evaluator="linear_probe")
+    damaged = subjects[1] / "knn-1" / "records.jsonl"
+    damaged.write_text("{")
+    torn = next((subjects[0] / "linear-1").rglob("*.parquet"))
+    torn.write_bytes(torn.read_bytes()[:50])
+    assert cli.main(["compare", str(subjects[0]), str(subjects[1])]) == 1
+    printed = capsys.readouterr()
+    assert "| finetune" in printed.out
+    assert "| linear_probe" not in printed.out
+    lines = printed.err.splitlines()
+    assert [any(str(file) in line for line in lines) for file in (damaged, torn)] == [True, True]
+    assert len(lines) == 2

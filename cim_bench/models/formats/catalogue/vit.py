@@ -1,206 +1,128 @@
-"""Public formats of plain ViTs: CIM, MAE, MoCo v3, DINO, DINOv2 and timm's own."""
+"""Public formats of plain ViTs: CIM, MAE, MoCo v3, I-JEPA and timm's own."""
 
 from __future__ import annotations
 
-from cim_bench.models.formats.catalogue.common import DDP_PREFIX, DINO_CODE, ENTRIES, MOCO3_CODE, TIMM_CODE
-from cim_bench.models.formats.format import Format
+from functools import partial
 
-VIT_KEYS = (r"^cls_token$", r"^pos_embed$", r"^patch_embed\.proj\.weight$", r"^blocks\.0\.attn\.qkv\.weight$")
-BEIT_KEYS = (r"\.q_bias$", r"\.ls1\.gamma$", r"\.gamma_1$")
-HEAD_KEYS = (r"^head\.", r"^fc_norm\.", r"^head_dist\.")
-PRETEXT_KEYS = (r"^decoder_", r"^blocks_c\.", r"^mask_token$")
+from cim_bench.models.formats.catalogue.common import (
+    DDP_PREFIX,
+    FINAL_NORM,
+    HEAD,
+    MOCO3_CODE,
+    POOLED_HEAD,
+    TIMM_CODE,
+    VIT_KEYS,
+)
+from cim_bench.models.formats.checks import NO_SINCOS, SINCOS, SINCOS_MOCO3, patch_projection, positions
+from cim_bench.models.formats.format import Format
+from cim_bench.models.formats.normalisation import OfTimm
+
+POOLED = (r"^fc_norm\.weight$", r"^head\.weight$")
+TIMM_EXTRAS = (r"norm_pre\.(weight|bias)", r"blocks\.\d+\.(ls[12]\.gamma|attn\.[qk]_norm\.(weight|bias))")
 CIM_CODE = "weivision/Correlational-Image-Modeling (models/cim.py, models/vit.py, tools/main_finetune.py)"
 MAE_CODE = "facebookresearch/mae (models_mae.py, models_vit.py, util/misc.py)"
-DINO2_CODE = "facebookresearch/dinov2 (dinov2/models/vision_transformer.py, dinov2/hub/backbones.py)"
-DINO2_NAMES = ((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."), (r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."))
+JEPA_CODE = "facebookresearch/ijepa (src/models/vision_transformer.py, src/train.py, src/transforms.py)"
+
 
 # Each has LayerNorm eps 1e-6, exact GELU, a qkv bias and a final norm, as timm's; exceptions stand beside a format.
+_vit = partial(Format, family="vit")
+_encoder = partial(_vit, has=(*VIT_KEYS, FINAL_NORM))
+_pooled = partial(_vit, kind="classifier", has=(*VIT_KEYS, *POOLED), also=POOLED_HEAD)
+_cim = partial(_vit, method="CIM", epoch_shift=1, source=CIM_CODE)
+_jepa = partial(  # no class token; features are pooled patches
+    _vit,
+    method="I-JEPA",
+    has=(DDP_PREFIX + r"pos_embed$", DDP_PREFIX + r"patch_embed\.proj\.weight$", DDP_PREFIX + r"norm\.weight$"),
+    rename=((r"^module\.", ""),),
+    options={"class_token": False, "global_pool": "avg", "fc_norm": False},
+    source=JEPA_CODE,
+)
+
 VIT_FORMATS = (
-    Format(
+    _cim(
         name="CIM pre-trained",
-        method="CIM",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^norm\.weight$", r"^blocks_c\.", r"^decoder_corr_block\."),
+        has=(*VIT_KEYS, FINAL_NORM, r"^blocks_c\.", r"^decoder_corr_block\."),
         dropped=(r"^(patch_embed|blocks|norm)_c\.", r"^decoder_"),
-        epoch_shift=1,
-        source=CIM_CODE,
     ),
-    Format(
+    _cim(
         name="CIM pre-trained, EMA encoder",
-        method="CIM",
-        family="vit",
-        under=ENTRIES,
         part="ema",
         has=(*VIT_KEYS, r"^norm_c\.weight$", r"^blocks_c\.", r"^decoder_corr_block\."),
         rename=((r"^(patch_embed|blocks|norm)_c\.", r"\1."),),
         dropped=(r"^(patch_embed|blocks|norm)\.", r"^decoder_"),
-        epoch_shift=1,
-        source=CIM_CODE,
     ),
-    Format(
+    _cim(
         name="CIM encoder",
-        method="CIM",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^norm\.weight$"),
-        lacks=(*BEIT_KEYS, *HEAD_KEYS, *PRETEXT_KEYS),
-        sincos="mae",
-        frozen_patch=True,
-        epoch_shift=1,
-        source=CIM_CODE,
+        has=(*VIT_KEYS, FINAL_NORM),
+        checks=(positions(SINCOS), patch_projection(trained=False)),
     ),
-    Format(
+    _pooled(
         name="CIM fine-tuned",
         method="CIM",
-        kind="classifier",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^fc_norm\.weight$", r"^head\.weight$"),
-        lacks=(*BEIT_KEYS, r"^norm\."),
-        sincos="mae",  # CIM keeps positions fixed in fine-tuning; MAE trains them
+        checks=(positions(SINCOS),),  # CIM keeps positions fixed in fine-tuning; MAE trains them
         source=CIM_CODE,
     ),
-    Format(
+    _encoder(
         name="MAE pre-trained",
         method="MAE",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^norm\.weight$", r"^decoder_blocks\.", r"^decoder_pred\."),
+        has=(*VIT_KEYS, FINAL_NORM, r"^decoder_blocks\.", r"^decoder_pred\."),
         dropped=(r"^decoder_", r"^mask_token$"),
         epoch_shift=1,
         source=MAE_CODE,
     ),
-    Format(
+    _encoder(
         name="MAE encoder",
         method="MAE",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^norm\.weight$"),
-        lacks=(*BEIT_KEYS, *HEAD_KEYS, *PRETEXT_KEYS),
-        sincos="mae",
-        frozen_patch=False,
+        checks=(positions(SINCOS), patch_projection(trained=True)),
         epoch_shift=1,
         source=MAE_CODE,
     ),
-    Format(
-        name="MAE fine-tuned",
-        method="MAE",
-        kind="classifier",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^fc_norm\.weight$", r"^head\.weight$"),
-        lacks=(*BEIT_KEYS, r"^norm\."),
-        must_be_named=True,
-        sincos="none",
-        source=MAE_CODE,
-    ),
-    Format(
+    _pooled(name="MAE fine-tuned", method="MAE", checks=(positions(NO_SINCOS),), source=MAE_CODE),
+    _vit(
         name="MoCo v3 ViT",
         method="MoCo v3",
-        family="vit",
-        under=("state_dict", "model", ""),
         has=(DDP_PREFIX + r"base_encoder\.cls_token$", DDP_PREFIX + r"base_encoder\.blocks\.0\.attn\.qkv\.weight$"),
         rename=((DDP_PREFIX + r"base_encoder\.", ""),),
         dropped=(DDP_PREFIX + r"(momentum_encoder|predictor)\.", DDP_PREFIX + r"base_encoder\.head\."),
         heads={384: 12},
         source=MOCO3_CODE,
     ),
-    Format(
+    _encoder(
         name="MoCo v3 encoder for DeiT",
         method="MoCo v3",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^norm\.weight$"),
-        lacks=(*BEIT_KEYS, *HEAD_KEYS, *PRETEXT_KEYS),
-        sincos="moco3",
+        checks=(positions(SINCOS_MOCO3),),
         heads={384: 12},
         source=MOCO3_CODE,
     ),
-    Format(
-        name="DINO ViT",
-        method="DINO",
-        family="vit",
-        under=("teacher",),
-        has=(DDP_PREFIX + r"backbone\.cls_token$", DDP_PREFIX + r"head\.last_layer\."),
-        lacks=(r"\.ls1\.gamma$",),
-        rename=((DDP_PREFIX + r"backbone\.", ""),),
-        dropped=(DDP_PREFIX + r"head\.(mlp|last_layer)\.",),
-        resample="offset",
-        source=DINO_CODE,
-    ),
-    Format(
-        name="DINO ViT encoder",
-        method="DINO",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^norm\.weight$"),
-        lacks=(*BEIT_KEYS, *HEAD_KEYS, *PRETEXT_KEYS),
-        must_be_named=True,
-        sincos="none",
-        resample="offset",
-        source=DINO_CODE,
-    ),
-    Format(
-        name="DINOv2",
-        method="DINOv2",
-        family="dinov2",
-        under=("", "model", "state_dict"),
-        has=(r"^cls_token$", r"^pos_embed$", r"^mask_token$", r"^blocks\.(\d+\.)?0\.ls1\.gamma$"),
-        lacks=(r"^register_tokens$",),
-        rename=DINO2_NAMES,
-        dropped=(r"^mask_token$",),
-        resample="offset",
-        source=DINO2_CODE,
-    ),
-    Format(
-        name="DINOv2 with registers",
-        method="DINOv2",
-        family="dinov2",
-        under=("", "model", "state_dict"),
-        has=(r"^register_tokens$", r"^pos_embed$", r"^mask_token$", r"^blocks\.(\d+\.)?0\.ls1\.gamma$"),
-        rename=(*DINO2_NAMES, (r"^register_tokens$", "reg_token")),
-        dropped=(r"^mask_token$",),
-        resample="antialias",
-        source=DINO2_CODE,
-    ),
-    Format(
-        name="DINOv2 teacher",
-        method="DINOv2",
-        family="dinov2",
-        under=("teacher",),
-        has=(r"^backbone\.cls_token$", r"^backbone\.blocks\.(\d+\.)?0\.ls1\.gamma$"),
-        lacks=(r"^backbone\.register_tokens$",),
-        rename=((r"^backbone\.", ""), *DINO2_NAMES),
-        dropped=(r"^backbone\.mask_token$", r"^(dino|ibot)_head\."),
-        resample="offset",
-        source=DINO2_CODE,
-    ),
-    Format(
+    _jepa(name="I-JEPA", under=("target_encoder",)),  # what the paper evaluates (appendix A.1)
+    _jepa(name="I-JEPA, context encoder", under=("encoder",), part="encoder"),
+    _encoder(
         name="timm ViT encoder",
         method="",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^norm\.weight$"),
-        lacks=(*BEIT_KEYS, *HEAD_KEYS, *PRETEXT_KEYS),
-        sincos="none",
+        also=TIMM_EXTRAS,
+        checks=(positions(NO_SINCOS),),
         resample="antialias",
-        mean=None,
-        std=None,
+        normalisation=OfTimm(),
         source=TIMM_CODE,
     ),
-    Format(
+    _vit(
         name="timm ViT classifier",
         method="",
         kind="classifier",
-        family="vit",
-        under=ENTRIES,
-        has=(*VIT_KEYS, r"^norm\.weight$", r"^head\.weight$"),
-        lacks=(*BEIT_KEYS, r"^fc_norm\.", *PRETEXT_KEYS),
-        sincos="none",  # MoCo v3's linear classifiers keep its table, and 12 heads
+        has=(*VIT_KEYS, FINAL_NORM, r"^head\.weight$"),
+        also=(*HEAD, *TIMM_EXTRAS),
+        checks=(positions(NO_SINCOS),),  # MoCo v3's linear classifiers keep its table, and 12 heads
         resample="antialias",
-        mean=None,
-        std=None,
+        normalisation=OfTimm(),
+        source=TIMM_CODE,
+    ),
+    _pooled(
+        name="timm ViT classifier, mean-pooled",
+        method="",
+        also=(*POOLED_HEAD, *TIMM_EXTRAS),
+        checks=(positions(NO_SINCOS),),
+        resample="antialias",
+        normalisation=OfTimm(),
         source=TIMM_CODE,
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,11 +54,11 @@ def test_an_override_reaches_into_a_subject_and_its_options(benchmark: Benchmark
 
 
 def test_an_override_of_every_kind_of_registered_recipe() -> None:
-    pretraining = override(
-        load_recipe("cim_vit_base"), ["--training.epochs", "3", "--pretext.num-exemplars", "2", "--export", "ema"], "p"
-    )
+    arguments = "--training.epochs 3 --training.warmup-epochs 1 --pretext.num-exemplars 2 --export ema"
+    pretraining = override(load_recipe("cim_vit_base"), arguments.split(), "p")
     assert (pretraining.training.epochs, pretraining.pretext.num_exemplars, pretraining.export) == (3, 2, "ema")
-    assert replace(pretraining.training, epochs=1) == replace(load_recipe("cim_vit_base").training, epochs=1)
+    given = {"epochs": 40, "warmup_epochs": 2.0}
+    assert replace(pretraining.training, **given) == replace(load_recipe("cim_vit_base").training, **given)
     demo = override(
         load_recipe("demo"), ["--subjects.CIM-ViT.training.epochs", "1", "--subjects.CIM-ViT.data.root", "x"], "p"
     )
@@ -90,6 +91,30 @@ def test_a_wrong_name_or_type_is_one_sentence(
     assert not set(text) & set("│╭╮╰╯")
     printed = capsys.readouterr()
     assert printed.out + printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--seed -1", "Benchmark.seed is -1; it must be an integer, at least 0 and at most 4294967295"),
+        ("--machine.workers -3", "machine.workers is -3; it must be an integer, at least 0"),
+        ("--evaluators.knn.k 5 0", "evaluators.knn.k[1] is 0; it must be an integer, at least 1"),
+        ("--evaluators.knn.temperature nan", "evaluators.knn.temperature is nan; it must be a number, at least 0.0001"),
+        (
+            "--subjects.random.arch.image-size 30",
+            "subjects.random.arch.image_size 30 does not divide by options.patch_size 8; choose a multiple",
+        ),
+    ],
+)
+def test_a_value_out_of_range_is_named_by_its_place(benchmark: Benchmark, arguments: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{sentence} (`cim-bench run toy --help` lists every field)")):
+        override(benchmark, arguments.split(), "cim-bench run toy")
+
+
+def test_fields_of_several_settings_are_checked_together() -> None:
+    sentence = "subjects.MAE-ViT.training.warmup_epochs is 9.0, beyond subjects.MAE-ViT.training.epochs 5; lower it"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        override(load_recipe("demo"), ["--subjects.MAE-ViT.training.warmup-epochs", "9"], "prog")
 
 
 def test_help_is_not_an_error(benchmark: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,3 +191,24 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_recipe_lists_the_choices() -> None:
     with pytest.raises(ValueError, match=r"no recipe is called 'demoo'; choose one of .*demo"):
         load_recipe("demoo")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1\n1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
+        ("def recipe(:\n", "line 1: SyntaxError: "),
+        ("import nothing_at_all\n", "line 1: ModuleNotFoundError: No module named 'nothing_at_all'"),
+        ("def recipe():\n    names = {}\n    return names['a']\n", "line 3: KeyError: 'a'"),
+        ("import json\n\ndef recipe():\n    return json.loads('{')\n", "line 4: JSONDecodeError: "),
+    ],
+)
+def test_a_file_that_raises_names_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(text)
+    for name in ("mine.py", str(tmp_path / "mine.py")):
+        with pytest.raises(ValueError, match=f"mine.py, {words}") as caught:
+            load_recipe(name)
+        assert "\n" not in str(caught.value)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,11 @@ from hypothesis import strategies as st
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
-from cim_bench.engine.fit import RESUME, NonFiniteLossError, fit
+from cim_bench.common.interrupts import Terminated, held_back, raising_terminated
+from cim_bench.engine import log
+from cim_bench.engine.fit import NonFiniteLossError, fit
 from cim_bench.engine.log import LOG
+from cim_bench.engine.resume import RESUME, write_resume
 from cim_bench.engine.schedule import Steps, StepSampler, learning_rate, weight_decay_groups
 from cim_bench.spec import Machine, Training
 from tests.processes import in_two_processes
@@ -58,7 +65,13 @@ class Net(nn.Module):
 
 
 def run(
-    folder: Path, net: nn.Module | None = None, samples: Numbers | None = None, machine: Machine = CPU, **changes: Any
+    folder: Path,
+    net: nn.Module | None = None,
+    samples: Numbers | None = None,
+    machine: Machine = CPU,
+    key: str = "",
+    after_step: Callable[[float], None] | None = None,
+    **changes: Any,
 ) -> nn.Module:
     net = net or Net()
     values: dict[str, Any] = {"epochs": 3, "effective_batch": 4, "base_lr": 0.6, "warmup_epochs": 1, **changes}
@@ -70,7 +83,9 @@ def run(
         machine=machine,
         seed=1,
         folder=folder,
+        key=key,
         title="numbers",
+        after_step=after_step,
     )
     return net
 
@@ -234,7 +249,7 @@ def test_killed_and_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
         training = Training(epochs=3, effective_batch=4, base_lr=0.6, warmup_epochs=1)
         machine = Machine(device="cpu", workers=0, micro_batch=2, save_every_s=0, log_every=1)
         try:
-            fit(
+            last_epoch = fit(
                 net,
                 Numbers(),
                 weight_decay_groups(net, 0.05),
@@ -250,8 +265,147 @@ def test_killed_and_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
     reference = run(tmp_path / "again", machine=Machine(device="cpu", workers=0, micro_batch=2))
     for name, value in net.state_dict().items():
         assert value.equal(reference.state_dict()[name]), name
-    assert [json.loads(line)["step"] for line in (tmp_path / "cut" / LOG).read_text().splitlines()] == list(range(6))
+    logged = [json.loads(line) for line in (tmp_path / "cut" / LOG).read_text().splitlines()]
+    assert [line["step"] for line in logged] == list(range(6))
+    assert last_epoch["loss"] == pytest.approx((logged[4]["loss"] + logged[5]["loss"]) / 2)  # killed between the two
     assert whole.state_dict().keys() == net.state_dict().keys()
+
+
+def cut_off(folder: Path, **options: Any) -> Path:
+    """A run of six steps that was killed after its fourth."""
+
+    def kill(progress: float) -> None:
+        if progress >= 4 / 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, machine=replace(CPU, save_every_s=0), after_step=kill, key="k", **options)
+    return folder / RESUME
+
+
+def step_9999(state: dict[str, Any]) -> None:
+    state["step"] = 9999
+
+
+def step_text(state: dict[str, Any]) -> None:
+    state["step"] = "3"
+
+
+def nan_weights(state: dict[str, Any]) -> None:
+    state["model"]["layers.0.bias"][0] = math.nan
+
+
+def nan_moments(state: dict[str, Any]) -> None:
+    next(iter(state["optimizer"]["state"].values()))["exp_avg"].fill_(math.inf)
+
+
+def other_shape(state: dict[str, Any]) -> None:
+    state["model"]["layers.0.weight"] = torch.zeros(9, 6)
+
+
+def missing_weight(state: dict[str, Any]) -> None:
+    del state["model"]["layers.0.weight"]
+
+
+def another_job(state: dict[str, Any]) -> None:
+    state["key"] = "0123456789abcdef"
+
+
+def no_key(state: dict[str, Any]) -> None:
+    del state["key"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (step_9999, "is at step 9999 of 6"),
+        (step_text, "is at step 3 of 6"),
+        (nan_weights, "does not fit this training: layers.0.bias is not finite"),
+        (nan_moments, "does not fit this training: the optimiser's exp_avg is not finite"),
+        (other_shape, r"layers.0.weight has shape (9, 6) in place of (8, 6)"),
+        (missing_weight, "layers.0.weight is in one of the two alone"),
+        (another_job, "is of another job (0123456789ab)"),
+        (no_key, "is no resume point of this version"),
+        (None, "is damaged (RuntimeError)"),
+    ],
+)
+def test_a_resume_point_that_does_not_fit_is_set_aside_and_training_starts_anew(
+    change: Callable[[dict[str, Any]], None] | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = cut_off(tmp_path)
+    if change is None:
+        os.truncate(file, file.stat().st_size // 2)
+    else:
+        state = torch.load(file, weights_only=True)
+        change(state)
+        torch.save(state, file)
+    kept = file.read_bytes()
+    found = run(tmp_path, key="k").state_dict()
+    assert f"numbers: {file} " in (text := capsys.readouterr().err)
+    assert f"{told}; it is kept as resume.pt.unusable, and training starts anew" in text
+    assert (tmp_path / "resume.pt.unusable").read_bytes() == kept
+    clean = run(tmp_path / "clean", key="k").state_dict()
+    assert all(value.equal(clean[name]) for name, value in found.items())
+    steps = [json.loads(line)["step"] for line in (tmp_path / LOG).read_text().splitlines()]
+    assert steps == list(range(6))
+
+
+def test_a_full_disk_is_named_and_leaves_the_older_resume_point(tiny_disk: Path) -> None:
+    write_resume(tiny_disk, {"step": 1, "w": torch.zeros(10)})
+    before = (tiny_disk / RESUME).read_bytes()
+    with pytest.raises(OSError, match=rf"cannot write {tiny_disk}/resume\.pt: .*; free space"):
+        write_resume(tiny_disk, {"step": 2, "w": torch.zeros(100_000)})
+    assert (tiny_disk / RESUME).read_bytes() == before
+    assert list(tiny_disk.iterdir()) == [tiny_disk / RESUME]
+
+
+def test_lines_of_the_log_that_tell_no_step_are_dropped(tmp_path: Path) -> None:
+    cut_off(tmp_path)
+    log = tmp_path / LOG
+    odd = ['{"loss": 1}', "[]", "7", '{"step": "2"}', '{"step": 1', "", '{"step": -3}']
+    log.write_text("\n".join([*odd, *log.read_text().splitlines()]) + "\n\xff")
+    run(tmp_path, key="k")
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(6))
+
+
+class Frozen(nn.Module):
+    """A head with batch statistics on features that are made pass by pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.BatchNorm1d(6, affine=False), nn.Linear(6, 1))
+        self.seen, self.passes = list[int](), list[int]()
+
+    def frozen_features(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.passes.append(len(batch["x"]))
+        return {"x": batch["x"] * 2, "y": batch["y"]}
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.seen.append(len(batch["x"]))
+        return {"loss": (self.layers(batch["x"])[:, 0] - batch["y"]).square().mean()}
+
+
+@pytest.mark.parametrize("micro", [4, 2, 1])
+def test_a_head_on_frozen_features_sees_the_effective_batch_whatever_the_passes(micro: int, tmp_path: Path) -> None:
+    whole, net = Frozen(), Frozen()
+    run(tmp_path / "whole", whole)
+    run(tmp_path / "parts", net, machine=replace(CPU, micro_batch=micro))
+    assert set(net.passes) == {micro}
+    assert net.seen == [4] * 6
+    assert all(value.equal(whole.state_dict()[name]) for name, value in net.state_dict().items())
+
+
+def train_frozen(rank: int, folder: Path) -> None:
+    torch.save(run(folder, Frozen(), machine=replace(CPU, micro_batch=1)).state_dict(), folder / str(rank))
+
+
+def test_a_head_on_frozen_features_is_the_same_on_two_processes(tmp_path: Path) -> None:
+    in_two_processes(train_frozen, tmp_path, meet=tmp_path / "meet")
+    alone = run(tmp_path / "alone", Frozen()).state_dict()
+    for rank in range(2):
+        for name, value in torch.load(tmp_path / str(rank), weights_only=True).items():
+            assert torch.allclose(value, alone[name], atol=1e-6), name
 
 
 def test_non_finite_loss_names_step_files_and_last_good_state(tmp_path: Path) -> None:
@@ -319,3 +473,75 @@ def test_compiled_training_gives_the_same_weights(tmp_path: Path) -> None:
         nets.append(net)
     for name, value in nets[0].state_dict().items():
         assert torch.allclose(value, nets[1].state_dict()[name], atol=1e-4), name
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_an_error(tmp_path: Path) -> None:
+    """One step: its loss is still finite."""
+    with pytest.raises(NonFiniteLossError, match=r"numbers: weights are not finite after 1 steps; lower the rate"):
+        run(tmp_path, effective_batch=10, epochs=1, warmup_epochs=0, base_lr=1e38, lr_batch=1, machine=WIDE)
+
+
+WIDE = Machine(device="cpu", workers=0, micro_batch=10, save_every_s=1e9)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_saves_the_step_under_way_and_the_run_goes_on_with_the_same_bits(
+    tmp_path: Path, number: signal.Signals, error: type[BaseException]
+) -> None:
+    whole = run(tmp_path / "whole")
+    left = [3]
+
+    def after(_progress: float) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), number)
+
+    def cut() -> nn.Module:
+        net = Net()
+        fit(
+            net,
+            Numbers(),
+            weight_decay_groups(net, 0.05),
+            training=Training(epochs=3, effective_batch=4, base_lr=0.6, warmup_epochs=1),
+            machine=CPU,
+            seed=1,
+            folder=tmp_path / "cut",
+            title="numbers",
+            after_step=after,
+        )
+        return net
+
+    with raising_terminated():
+        with pytest.raises(error):
+            cut()
+        assert torch.load(tmp_path / "cut" / RESUME, weights_only=True)["step"] == 3
+        again = cut()
+    for name, value in again.state_dict().items():
+        assert value.equal(whole.state_dict()[name]), name
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_acts_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("still here")
+
+
+def test_an_interrupt_that_nobody_asked_for_acts_at_the_end() -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+    assert reached
+
+
+def test_a_full_disk_names_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log, "json", type("Full", (), {"dumps": full}))
+    with pytest.raises(
+        OSError, match=rf"cannot write {tmp_path}/{LOG} and the curves beside it: No space left .*; free"
+    ):
+        run(tmp_path)

@@ -88,3 +88,22 @@ def test_a_folder_without_output_folders_is_refused(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err == (
         f"cim-bench: {tmp_path} holds no output folder with benchmarks/; give one that `cim-bench run` has written\n"
     )
+
+
+def test_writes_that_were_cut_off_are_removed_by_clean_and_by_their_own_job(
+    benchmark: Benchmark, tmp_path: Path
+) -> None:
+    Runner(benchmark, tmp_path).run()
+    (job,) = (tmp_path / "random").iterdir()
+    left = [
+        job / ".records.jsonl.abcd1234",
+        tmp_path / ".vit.md.abcd1234",
+        tmp_path / "benchmarks" / ".1.json.abcd123_",
+    ]
+    for path in (*left, tmp_path / ".mine"):
+        path.write_text("half")
+    assert reasons(tmp_path) == {str(path.relative_to(tmp_path)): "a write that was cut off" for path in left}
+    (job / "records.jsonl").unlink()
+    Runner(benchmark, tmp_path).run()
+    assert not left[0].exists()
+    assert (job / "records.jsonl").exists()

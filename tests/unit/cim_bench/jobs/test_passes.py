@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from cim_bench.benchmark import Benchmark, RandomInit
 from cim_bench.cli import commands as cli
@@ -19,6 +21,7 @@ from cim_bench.contracts.parts import split_parts, stratified_order
 from cim_bench.data.images import ImageSet
 from cim_bench.evals.adversarial import Adversarial
 from cim_bench.evals.classifier import make_classifier
+from cim_bench.evals.corruptions import weather
 from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.finetune import Finetune
 from cim_bench.evals.shifts import Shift
@@ -176,10 +179,8 @@ def test_a_killed_pass_goes_on_with_the_next_part(
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
 
 
-def test_outcomes_of_an_earlier_version_are_continued(
-    benchmark: Benchmark, reads: Counter[str], tmp_path: Path
-) -> None:
-    """Version 0.1.0 kept the same files and columns, and no facets beside them."""
+def test_outcomes_of_an_earlier_version_are_refused(benchmark: Benchmark, reads: Counter[str], tmp_path: Path) -> None:
+    """Before 0.3.0 they did not say of which job they are; those were of other keys, so that none is found unmoved."""
     evaluators = {"attacks": replace(benchmark.evaluators["attacks"], eps=(1 / 255, 8 / 255), subset=8)}  # type: ignore[type-var]
     benchmark = replace(benchmark, subjects={"one": benchmark.subjects["one"]}, evaluators=evaluators)
     Runner(benchmark, tmp_path / "whole").run()
@@ -192,9 +193,13 @@ def test_outcomes_of_an_earlier_version_are_continued(
     assert not any(field.metadata for field in pq.read_schema(file))
     before, stamp = file.read_bytes(), file.stat().st_mtime_ns
     reads.clear()
-    assert Runner(benchmark, tmp_path / "old").run()["one/attacks"].status == "done"
+    result = Runner(benchmark, tmp_path / "old").run()["one/attacks"]
+    assert result.status == "failed"
+    assert f"{file} is not of this job; delete it and run again" in result.error
     assert (file.read_bytes(), file.stat().st_mtime_ns) == (before, stamp)
-    assert len(reads) == 24 - 8
+    assert not reads
+    file.unlink()
+    assert Runner(benchmark, tmp_path / "old").run()["one/attacks"].status == "done"
     assert numbers(tmp_path / "old") == numbers(tmp_path / "whole")
 
 
@@ -228,6 +233,69 @@ def test_outcomes_of_other_images_are_refused(benchmark: Benchmark, tmp_path: Pa
     result = Runner(benchmark, tmp_path).run()["one/attacks"]
     assert result.status == "failed"
     assert f"{file} holds other images than this part's 24" in result.error
+
+
+def rename_a_column(table: pa.Table) -> pa.Table:
+    return table.rename_columns(["bim" if name == "pgd" else name for name in table.column_names])
+
+
+def drop_a_column(table: pa.Table) -> pa.Table:
+    return table.drop_columns(["fgsm"])
+
+
+def all_right(table: pa.Table) -> pa.Table:
+    return table.set_column(table.column_names.index("pgd"), table.schema.field("pgd"), table["label"])
+
+
+def other_labels(table: pa.Table) -> pa.Table:
+    return table.set_column(1, "label", pa.array([0] * table.num_rows, pa.int64()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (rename_a_column, "is not of this job"),
+        (drop_a_column, "was changed after it was written"),
+        (all_right, "was changed after it was written"),
+        (other_labels, "holds other labels than the set"),
+    ],
+)
+def test_a_kept_part_that_was_changed_is_refused(
+    benchmark: Benchmark, tmp_path: Path, change: Callable[[pa.Table], pa.Table], message: str
+) -> None:
+    benchmark = replace(benchmark, subjects={"one": benchmark.subjects["one"]})
+    Runner(benchmark, tmp_path).run()
+    (folder,) = (tmp_path / "one").glob("attacks-*")
+    (folder / "records.jsonl").unlink()
+    file = folder / "outcomes" / "images-000.parquet"
+    pq.write_table(change(pq.read_table(file)), file)
+    result = Runner(benchmark, tmp_path).run()["one/attacks"]
+    assert result.status == "failed"
+    assert f"{file} {message}; delete it and run again" in result.error
+
+
+def test_frost_that_changes_between_a_subset_and_its_completion_is_another_job(
+    benchmark: Benchmark, tmp_path: Path, photos_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(weather.FROST_VARIABLE, raising=False)
+    crops = sorted((photos_root / "val" / "chelsea").iterdir())
+    (tmp_path / "frost").mkdir()
+    for number, name in enumerate(weather.FROST_FILES):
+        with Image.open(crops[number]) as crop:
+            crop.resize((70, 70)).save(tmp_path / "frost" / name)
+    small = replace(
+        benchmark,
+        subjects={"one": benchmark.subjects["one"]},
+        evaluators={"c": Corruptions(source="generated", crop_pct=1.0, subset=4)},
+    )
+    first = replace(small, machine=replace(small.machine, subset_only=True))
+    assert Runner(first, tmp_path / "out").run()["one/c"].status == "partial"
+    monkeypatch.setenv(weather.FROST_VARIABLE, str(tmp_path / "frost"))
+    assert Runner(first, tmp_path / "out").run()["one/c"].status == "partial"
+    found = [record.protocol.identity for record in read_records(tmp_path / "out")]
+    assert len(found) == 2 * 76
+    assert {identity["frost"] for identity in found} == {"procedural", weather.frost_identity()}
+    assert {identity["corruptions"] for identity in found} == {"1"}
 
 
 def test_a_subset_first_and_the_whole_later(benchmark: Benchmark, reads: Counter[str], tmp_path: Path) -> None:

@@ -334,12 +334,78 @@ def test_damaged_records_are_not_taken_for_finished(benchmark: Benchmark, tmp_pa
     benchmark = replace(benchmark, evaluators={"toy": Toy()})
     Runner(benchmark, tmp_path).run()
     (file,) = tmp_path.rglob(RECORDS_FILE)
-    assert is_finished(file.parent)
+    (first, _) = read_records(file)
+    assert is_finished(file.parent, first.key)
     os.truncate(file, file.stat().st_size // 3)
     runner = Runner(benchmark, tmp_path)
     status, error = errors(runner)["random/toy"]
     assert status == "failed"
     assert f"{file}, line 1" in error
+
+
+def test_empty_records_are_not_taken_for_finished(benchmark: Benchmark, tmp_path: Path) -> None:
+    benchmark = replace(benchmark, evaluators={"toy": Toy()})
+    Runner(benchmark, tmp_path).run()
+    (file,) = tmp_path.rglob(RECORDS_FILE)
+    whole = file.read_text()
+    file.write_bytes(b"")
+    assert statuses(Runner(benchmark, tmp_path)) == {"random/toy": "done"}
+    assert len(file.read_text().splitlines()) == len(whole.splitlines()) == 2
+
+
+def test_records_of_another_job_are_named_and_kept(benchmark: Benchmark, tmp_path: Path) -> None:
+    for number, shift in enumerate((0, 1)):
+        Runner(replace(benchmark, evaluators={"toy": Toy(shift=shift)}), tmp_path / str(number)).run()
+    (one,), (two,) = ((tmp_path / str(number)).rglob(RECORDS_FILE) for number in (0, 1))
+    one.write_bytes(two.read_bytes())
+    status, error = errors(Runner(replace(benchmark, evaluators={"toy": Toy()}), tmp_path / "0"))["random/toy"]
+    assert status == "failed"
+    assert f"{one} holds records of another job" in error
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_the_same_names_and_sizes_with_other_pixels_are_measured_again(
+    benchmark: Benchmark, own_photos: Data, tmp_path: Path
+) -> None:
+    benchmark = replace(benchmark, data=own_photos, evaluators={"toy": Toy()})
+    assert statuses(Runner(benchmark, tmp_path / "out")) == {"random/toy": "done"}
+    assert statuses(Runner(benchmark, tmp_path / "out")) == {"random/toy": "skipped"}
+    file = Path(own_photos.root, "val", "coffee", "003.jpg")
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    assert statuses(Runner(benchmark, tmp_path / "out")) == {"random/toy": "done"}
+    assert len({record.key for record in read_records(tmp_path / "out")}) == 2
+
+
+def test_a_classifier_of_another_backbone_is_not_attacked(benchmark: Benchmark, tmp_path: Path) -> None:
+    Runner(replace(benchmark, evaluators={"tuning": Finetune()}), tmp_path).run()
+    (folder,) = tmp_path.rglob("classifier")
+    found = load_checkpoint(folder)
+    save_checkpoint(folder, found.state, replace(found.meta, parent="f" * 64))
+    status, error = errors(Runner(benchmark, tmp_path))["random/attack"]
+    assert status == "failed"
+    assert f"{folder} was not fine-tuned from random; delete {folder.parent}" in error
+
+
+@pytest.mark.parametrize(
+    ("subjects", "evaluators", "message"),
+    [
+        (("a b", "a_b"), ("toy",), "subjects 'a b' and 'a_b' would share the folder a_b; rename one"),
+        (("a",), ("t/x", "t_x"), "evaluators 't/x' and 't_x' would share the folder t_x; rename one"),
+        (("a",), ("pretrain",), "evaluators 'pre-training' and 'pretrain' would share the folder pretrain"),
+    ],
+)
+def test_names_that_would_share_a_folder_are_refused_before_anything_runs(
+    benchmark: Benchmark, tmp_path: Path, subjects: tuple[str, ...], evaluators: tuple[str, ...], message: str
+) -> None:
+    source = benchmark.subjects["random"]
+    clashing = replace(benchmark, subjects=dict.fromkeys(subjects, source), evaluators=dict.fromkeys(evaluators, Toy()))
+    with pytest.raises(ValueError, match=message):
+        Runner(clashing, tmp_path / "out").run()
+    with pytest.raises(ValueError, match=message):
+        cli.run_benchmark(clashing, tmp_path / "out", plan=True)
+    assert CALLS == []
 
 
 def test_debugging_raises_instead(benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,3 +490,19 @@ def test_an_image_error_can_cross_processes() -> None:
     again = pickle.loads(pickle.dumps(ImageError("cannot read x")))
     assert isinstance(again, ImageError)
     assert str(again) == "cannot read x"
+
+
+def test_damage_elsewhere_in_the_output_folder_costs_no_table(
+    benchmark: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark = replace(benchmark, evaluators={"toy": Toy()})
+    Runner(benchmark, tmp_path).run()
+    (file,) = tmp_path.rglob(RECORDS_FILE)
+    other = tmp_path / "other" / "toy-0123456789ab" / RECORDS_FILE
+    other.parent.mkdir(parents=True)
+    other.write_text("{")
+    assert cli.run_benchmark(benchmark, tmp_path) == 1
+    printed = capsys.readouterr()
+    assert "toy: top1" in printed.out
+    assert [line for line in printed.err.splitlines() if line.startswith(f"cim-bench: {other}, line 1: ")]
+    assert file.exists()

@@ -123,10 +123,27 @@ def test_an_unknown_architecture_lists_near_names() -> None:
         create_net(Arch(name="@@@@@@@@"))
 
 
-@pytest.mark.parametrize("options", [{"bogus": 1}, {"num_heads": 5}, {"patch_size": "eight"}], ids=str)
+@pytest.mark.parametrize("options", [{"bogus": 1}, {"pos_embed": "nosuch"}], ids=str)
 def test_an_option_that_timm_refuses_is_named(options: Mapping[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"vit_tiny_patch16_224 does not take these options .*{next(iter(options))}"):
         create_net(vit(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_heads": 5}, r"Arch\.options\.embed_dim 48 does not divide by num_heads 5"),
+        ({"num_heads": 0}, r"Arch\.options\.num_heads is 0; it must be an integer, at least 1"),
+        ({"depth": 0}, r"Arch\.options\.depth is 0; it must be an integer, at least 1"),
+        ({"patch_size": "eight"}, r"Arch\.options\.patch_size is 'eight'; it must be an integer"),
+        ({"patch_size": 12}, r"Arch\.image_size 32 does not divide by options\.patch_size 12"),
+        ({"drop_path_rate": 1.0}, r"Arch\.options\.drop_path_rate is 1\.0; .* below 1"),
+    ],
+    ids=str,
+)
+def test_an_option_of_which_timm_would_make_nonsense_is_named(options: Mapping[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        vit(**options)
 
 
 def test_weights_load_exactly(tiny_arch: Arch) -> None:

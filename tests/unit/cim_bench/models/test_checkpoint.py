@@ -159,8 +159,81 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "ck", {"w": torch.zeros(1)}, NUMBERS)
     raw = json.loads((tmp_path / "ck" / META).read_text())
     (tmp_path / "ck" / META).write_text(json.dumps(raw | {"schema": 9}))
-    with pytest.raises(ValueError, match="has schema 9, this version reads 1"):
+    with pytest.raises(ValueError, match="has schema 9, this version reads 1 and 2"):
         load_checkpoint(tmp_path / "ck")
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    raw = json.loads((folder / META).read_text())
+    (folder / META).write_text(json.dumps({k: v for k, v in {**raw, **changes}.items() if v != "removed"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arch": {"name": "toy", "image_size": 448, "options": {}}},
+        {"arch": {"name": "toy", "image_size": 224, "options": {"num_heads": 12}}},
+        {"method": "MAE"},
+        {"mean": [0.5, 0.5, 0.5]},
+        {"std": [0.5, 0.5, 0.5]},
+        {"epochs": 300},
+        {"global_pool": "avg"},
+        {"seed": 4},
+        {"passed": {"x": 1}},
+        {"key": "other"},
+        {"seal": "0" * 64},
+        {"seal": "removed"},
+        {"schema": 1},
+    ],
+    ids=str,
+)
+def test_a_meta_file_that_was_changed_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "ck", {"w": torch.zeros(1)}, NUMBERS)
+    rewrite(tmp_path / "ck", **change)
+    with pytest.raises(ValueError, match=r"meta\.json was changed after it was written; copy the checkpoint again"):
+        read_meta(tmp_path / "ck")
+
+
+def test_a_folder_of_before_the_seal_is_read_and_saved_with_one(tmp_path: Path) -> None:
+    saved = save_checkpoint(tmp_path / "ck", {"w": torch.zeros(1)}, NUMBERS)
+    rewrite(tmp_path / "ck", schema=1, seal="removed")
+    old = load_checkpoint(tmp_path / "ck")
+    assert old.meta == replace(saved, schema=1)
+    assert old.meta.identity == saved.identity
+    assert save_checkpoint(tmp_path / "new", old.state, old.meta) == saved
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": "many"},
+        {"epochs": -1},
+        {"epochs": True},
+        {"kind": "head"},
+        {"method": ""},
+        {"seed": "0"},
+        {"std": [0.2, 0.2, 0.0]},
+        {"mean": [0.2, 0.2]},
+        {"mean": ["a", "b", "c"]},
+        {"classes": ["a"]},
+        {"kind": "classifier"},
+        {"arch": {"name": "toy", "image_size": 0}},
+        {"hash": 7},
+    ],
+    ids=str,
+)
+def test_values_that_no_checkpoint_has_are_named(change: dict[str, Any], tmp_path: Path) -> None:
+    """Also in a folder without a seal."""
+    save_checkpoint(tmp_path / "ck", {"w": torch.zeros(1)}, NUMBERS)
+    rewrite(
+        tmp_path / "ck",
+        schema=1,
+        seal="removed",
+        **({"arch": {"options": {}, **change["arch"]}} if "arch" in change else change),
+    )
+    name = "classes" if change == {"kind": "classifier"} else next(iter(change))
+    with pytest.raises(ValueError, match=rf"meta\.json: {name} is .*, which no checkpoint has; copy the checkpoint"):
+        read_meta(tmp_path / "ck")
 
 
 def test_saving_twice_replaces_the_whole_folder(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""Fine-tuning recipes keep the job keys of version 0.1.0: outcomes that were measured with them are found again."""
+"""Fine-tuning recipes keep the settings of version 0.1.0, but for warm-up, now a number as it is declared."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from cim_bench.common.hashing import stable_hash
-from cim_bench.evals.finetune import Finetune
+from cim_bench.evals.finetune import Finetune, cim_finetune_training
 from cim_bench.jobs.identity import protocol_info
 from cim_bench.registry import load_recipe
 
@@ -50,9 +52,27 @@ HASHES = {
 }
 
 
+def with_whole_warmup(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as version 0.1.0 had them, which hashed 5 epochs of warm-up as it was typed and not as 5.0."""
+    if "training" in settings:
+        return {**settings, "training": with_whole_warmup(settings["training"])}
+    return {
+        name: int(value) if name.endswith("warmup_epochs") and value == int(value) else value
+        for name, value in settings.items()
+    }
+
+
 @pytest.mark.parametrize("name", HASHES)
-def test_settings_hash_as_in_version_0_1_0(name: str) -> None:
+def test_settings_hash_as_in_version_0_1_0_but_for_warmup(name: str) -> None:
     recipe: Finetune = load_recipe(name)
     info = protocol_info(recipe)
     assert (info.evaluator, info.version) == ("finetune", 2)
-    assert (stable_hash(info.settings), stable_hash(info.passed)) == HASHES[name]
+    assert isinstance(info.settings["training"]["warmup_epochs"], float)
+    hashes = (stable_hash(with_whole_warmup(info.settings)), stable_hash(with_whole_warmup(info.passed)))
+    assert hashes == HASHES[name]
+
+
+def test_a_whole_number_hashes_as_the_number_that_it_is_declared_to_be() -> None:
+    typed, exact = (Finetune(mixup=one, training=cim_finetune_training(epochs=50)) for one in (1, 1.0))
+    assert stable_hash(protocol_info(typed).settings) == stable_hash(protocol_info(exact).settings)
+    assert stable_hash(protocol_info(typed).passed) == stable_hash(protocol_info(exact).passed)

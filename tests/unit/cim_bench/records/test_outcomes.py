@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from cim_bench.records.facets import Facets
 from cim_bench.records.outcomes import (
     Count,
+    constant_answers,
     facets_by_column,
+    outcome_files,
     outcomes_file,
     read_outcomes,
     tally,
@@ -105,3 +107,23 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "label": [0], "fgsm": [0.5]}), file)
     with pytest.raises(ValueError, match="column 'fgsm' does not hold whole numbers"):
         read_outcomes(file)
+
+
+def test_constant_answers_are_told(tmp_path: Path) -> None:
+    protocol = ProtocolInfo(evaluator="knn", version=1)
+
+    def told(*parts: tuple[list[int], dict[int, list[int]]]) -> str:
+        for number, (labels, answers) in enumerate(parts):
+            ids = [f"{number}/{place}" for place in range(len(labels))]
+            found = [({"k": k}, np.array(values)) for k, values in answers.items()]
+            write_outcomes(outcomes_file(tmp_path, str(number)), ids, np.array(labels), found, protocol)
+        return constant_answers(outcome_files(tmp_path), protocol)
+
+    assert told(([0, 1], {1: [0, 0]})) == "all images got the same answer: the model does not tell them apart"
+    assert told(([0, 1], {1: [0, 0], 5: [0, 1]})) == (
+        "all images got the same answer under k=1: the model does not tell them apart"
+    )
+    assert told(([0, 1], {1: [0, 1]})) == ""
+    assert told(([0, 0], {1: [0, 0]})) == ""  # all of them may well be of that class
+    assert told(([0, 0], {1: [0, 0]}), ([1, 1], {1: [1, 1]})) == ""  # in parts that are sorted by class
+    assert told(([0, 0], {1: [0, 0]}), ([1, 1], {1: [0, 0]})) != ""

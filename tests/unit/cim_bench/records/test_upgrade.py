@@ -41,10 +41,12 @@ def test_variants_become_facets_and_nothing_else_changes(name: str) -> None:
         record, old = Record.from_json(line), json.loads(line)
         assert (record.measurement and record.measurement.facets) == facets
         new = json.loads(record.to_json())
+        assert new["protocol"].pop("identity") == {}
         assert (old.pop("schema"), new.pop("schema")) == (1, SCHEMA_VERSION)
         for raw, field in ((old, "variant"), (new, "facets")):
             if raw["measurement"]:
                 del raw["measurement"][field]
+        assert new["measurement"] is None or new["measurement"].pop("chance") is None  # version 0.1.0 did not tell it
         assert new == old
         assert Record.from_json(record.to_json()) == record
 

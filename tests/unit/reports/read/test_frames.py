@@ -64,7 +64,9 @@ def test_every_column_reads_its_own_field() -> None:
             data="DATA",
             time="TIME",
         ),
-        measurement=Measurement(benchmark="BENCH", split="SPLIT", metric="miou", value=0.25, n=13, facets={"k": 5}),
+        measurement=Measurement(
+            benchmark="BENCH", split="SPLIT", metric="miou", value=0.25, n=13, facets={"k": 5}, chance=0.125
+        ),
         warnings=("W1", "W2"),
     )
     assert records_frame([record]).to_dict("records") == [
@@ -94,6 +96,7 @@ def test_every_column_reads_its_own_field() -> None:
             "facets": {"k": 5},
             "value": 0.25,
             "n": 13,
+            "chance": 0.125,
             "dataset": "BENCH",
             "base": "BENCH",
             "shift": "",

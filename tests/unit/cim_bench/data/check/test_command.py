@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from timm.data import ImageNetInfo
-from timm.data.readers.img_extensions import IMG_EXTENSIONS
 
 from cim_bench.cli.arguments import build_parser
 from cim_bench.common.progress import Meter
 from cim_bench.data import classes as wnids
+from cim_bench.data import folders
 from cim_bench.data.check import layouts
 from cim_bench.data.check.command import CheckedSet, check, command
 from cim_bench.data.check.decode import FileBatch, find_faults
@@ -91,7 +91,9 @@ def test_the_corruptions_are_fifteen_and_four() -> None:
 
 
 def test_the_check_and_the_readers_agree_on_names() -> None:
-    assert set(layouts.IMAGE_SUFFIXES) == set(IMG_EXTENSIONS)
+    assert layouts.IMAGE_SUFFIXES is folders.IMAGE_SUFFIXES
+    assert {".png", ".jpg", ".jpeg", ".webp"} < set(layouts.IMAGE_SUFFIXES)
+    assert not layouts.UNREAD_SUFFIXES.intersection(layouts.IMAGE_SUFFIXES)
 
 
 def test_wnids() -> None:
@@ -359,13 +361,14 @@ def test_splits_whose_classes_differ(make_photos: Callable[..., Path], photo: Pa
 
 
 def test_images_that_are_deep_flat_or_not_read(photo: Path, tmp_path: Path) -> None:
-    grow(tmp_path / "set" / "train", photo, ["cat/images/0.jpg", "cat/1.webp", "dog.zip", "README.md"])
+    grow(tmp_path / "set" / "train", photo, ["cat/images/0.jpg", "cat/1.npy", "dog.zip", "README.md"])
     grow(tmp_path / "set" / "val", photo, ["0.jpg"])
     (tmp_path / "set" / "test.tar").touch()
     (tmp_path / "set" / "validation.tar").touch()
-    found = "\n".join(texts(look(tmp_path / "set"), "warning"))
+    sets = look(tmp_path / "set")
+    found = "\n".join(texts(sets, "warning"))
     assert "train: images lie deeper than in class folders (cat/images)" in found
-    assert "train: files that look like data are not read (1 .webp, 1 .zip)" in found
+    assert "train: files that look like data are not read (1 .npy, 1 .zip)" in texts(sets, "error")[0]
     assert "val: no class folders" in found
     assert "validation.tar is a tar file and was not checked" in found
 
@@ -392,9 +395,8 @@ def test_no_link_leads_out_of_the_root_or_in_circles(own_photos: Data, photo: Pa
     sets = look(root)
     found = "\n".join(texts(sets, "warning"))
     assert "train is a link out of this folder" in found
-    assert (
-        "2 links lead out of the root, in a circle, or to a folder again (coffee/circle, coffee/outside.jpg)" in found
-    )
+    assert "1 links lead out of the root (coffee/outside.jpg)" in found
+    assert "1 links lead in a circle, or to a folder again (coffee/circle), which stops" in texts(sets, "error")[0]
     assert "val: 25 images in 4 classes" in texts(sets)
     assert not [text for text in texts(sets) if text.startswith("train: ")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +80,14 @@ def some(*names: str) -> State:
     return {name: torch.rand(3, 2) for name in names}
 
 
-def script(state: State) -> dict[str, Any]:
+def script(state: State, **args: Any) -> dict[str, Any]:
     """As MAE's and CIM's training scripts save."""
-    return {"model": state, "optimizer": {}, "epoch": 7, "args": argparse.Namespace(epochs=300, lr=1e-3)}
+    return {"model": state, "optimizer": {}, "epoch": 7, "args": argparse.Namespace(epochs=300, lr=1e-3, **args)}
+
+
+def switched(state: State, *, on: bool, **args: Any) -> dict[str, Any]:
+    """As the scripts that descend from BEiT's save."""
+    return script(state, imagenet_default_mean_and_std=on, **args)
 
 
 def indexed(state: State, blocks: bool) -> State:
@@ -115,8 +121,141 @@ def simmim(state: State, _other: State) -> Any:
     return {"model": inside | some("decoder.0.weight", "decoder.0.bias"), "epoch": 7}
 
 
-def beit(state: State, _other: State) -> Any:
-    return script(indexed(state, blocks=False) | some("mask_token", "lm_head.weight", "lm_head.bias"))
+def masked(rows: int, *more: str, on: bool, index: bool = True, **args: Any) -> Callable[[State, State], Any]:
+    """As BEiT's and its descendants' pre-training, with the rows of its prediction head."""
+
+    def pack(state: State, _other: State) -> Any:
+        inside = indexed(state, blocks=False) if index else state
+        head = {"lm_head.weight": torch.rand(rows, 48), "lm_head.bias": torch.rand(rows)}
+        return switched(inside | some("mask_token", *more) | head, on=on, **args)
+
+    return pack
+
+
+def mfm(state: State, _other: State) -> Any:
+    config = OrderedDict(DATA=OrderedDict(FILTER_TYPE="mfm"))
+    return {
+        "model": under("encoder.", state) | some("decoder.0.weight", "decoder.0.bias"),
+        "epoch": 7,
+        "config": config,
+    }
+
+
+def ibot(state: State, other: State) -> Any:
+    packed = dino(state, other)
+    packed["teacher"] |= some("head.last_layer2.weight_g", "head.last_layer2.weight_v")
+    return packed
+
+
+def jepa(state: State, other: State, *, context: bool = False) -> Any:
+    target, online = (other, state) if context else (state, other)
+    predictor = under("module.", some("mask_token", "predictor_proj.bias"))
+    return {
+        "encoder": under("module.", online),
+        "target_encoder": under("module.", target),
+        "predictor": predictor,
+        "epoch": 8,
+    }
+
+
+def eva2_name(key: str) -> str:
+    for ours, public in (
+        ("fc1_g", "w1"),
+        ("fc1_x", "w2"),
+        ("mlp.fc1", "mlp.w12"),
+        ("fc2", "w3"),
+        ("mlp.norm", "mlp.ffn_ln"),
+    ):
+        key = key.replace(f"{ours}.", f"{public}.")
+    return re.sub(r"attn\.([qv])_proj\.bias", r"attn.\1_bias", key)
+
+
+def eva2(state: State, other: State) -> Any:
+    rope = {
+        f"{place}rope.freqs_{wave}": torch.rand(16, 16) for place in ("", "blocks.0.attn.") for wave in ("cos", "sin")
+    }
+    public = {eva2_name(key): value for key, value in state.items()} | rope
+    if "head.weight" in state:
+        return {"module": public, "ds_version": "0.6"}
+    return masked(1024, on=False, index=False)(public, other)
+
+
+def dino3(*more: str) -> Callable[[State, State], Any]:
+    def pack(state: State, _other: State) -> State:
+        public = {re.sub(r"gamma_([12])", r"ls\1.gamma", key): value for key, value in state.items()}
+        public["storage_tokens"] = public.pop("reg_token")
+        for name in [key for key in public if key.endswith("attn.q_bias")]:
+            query, value = public.pop(name), public.pop(name.replace("q_bias", "v_bias"))
+            public[name.replace("q_bias", "qkv.bias")] = torch.cat([query, torch.rand_like(query), value])
+            public[name.replace("q_bias", "qkv.bias_mask")] = torch.ones(3 * len(query))
+        return public | some("mask_token", *more) | {"rope_embed.periods": 100.0 ** (torch.arange(4) / 4)}
+
+    return pack
+
+
+def dino3_teacher(state: State, other: State) -> Any:
+    heads = some("dino_head.mlp.0.weight", "ibot_head.last_layer.weight")
+    return {"teacher": under("backbone.", dino3()(state, other)) | heads}
+
+
+HF_NAMES = (
+    (r"^(cls_token|reg_token|pos_embed)$", r"embeddings.\1"),
+    ("pos_embed", "position_embeddings"),
+    ("reg_token", "register_tokens"),
+    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"^norm\.", "layernorm."),
+    (r"^fc_norm\.", "pooler.layernorm."),
+    (r"^rel_pos_bias\.", "encoder.relative_position_bias."),
+    (r"^blocks\.", "encoder.layer."),
+    (r"\.gamma_([12])$", r".lambda_\1"),
+    (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.attn\.(relative_position_bias_table)", r".attention.attention.relative_position_bias.\1"),
+    (r"\.attn\.", ".attention.attention."),
+)
+HF_MLP = (
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
+
+
+def huggingface(
+    state: State, *, prefix: str = "", more: tuple[str, ...] = (), head: State | None = None, dinov2: bool = False
+) -> Any:
+    """As ``save_pretrained`` names weights."""
+    split: State = {}
+    for key, value in state.items():
+        if ".attn.qkv." in key:
+            split |= {
+                key.replace("qkv", name): part
+                for name, part in zip(("query", "key", "value"), value.chunk(3), strict=True)
+            }
+        elif key.endswith(("q_bias", "v_bias")):
+            split[key.replace("q_bias", "query.bias").replace("v_bias", "value.bias")] = value
+        elif key.startswith("head."):
+            head = {**(head or {}), key.replace("head.", "classifier."): value}
+        else:
+            split[key] = value
+    public = {}
+    for key, value in split.items():
+        for ours, theirs in (*HF_NAMES, *(() if dinov2 else HF_MLP)):
+            key = re.sub(ours, theirs, key)
+        public[key] = value
+    return under(prefix, public) | some(*more) | (head or {})
+
+
+def dino2_of_huggingface(state: State, other: State) -> Any:
+    public = dino2_registers(state, other)
+    public["reg_token"] = public.pop("register_tokens")
+    del public["mask_token"]
+    return huggingface(public, more=("embeddings.mask_token",), dinov2=True)
+
+
+def barlow(state: State, _other: State) -> Any:
+    inside = under("backbone.", state) | some("projector.0.weight", "projector.1.running_mean", "bn.running_mean")
+    return {"epoch": 8, "model": under("module.", inside), "optimizer": {}}
 
 
 def moco3(head: str) -> Callable[[State, State], Any]:
@@ -199,15 +338,30 @@ def in_script(state: State, _other: State) -> Any:
 VIT: dict[str, Any] = {"net": "vit_tiny_patch16_224", "model_args": SIZES | {"num_classes": 0}}
 VIT_HEAD: dict[str, Any] = {"net": "vit_tiny_patch16_224", "model_args": SIZES | {"global_pool": "avg"}}
 DINO2: dict[str, Any] = {"net": "vit_small_patch14_dinov2", "model_args": SIZES | {"num_classes": 0}}
+VIT_POOLED: dict[str, Any] = {"net": "vit_tiny_patch16_224", "model_args": SIZES | {"global_pool": "avg"}}
+JEPA: dict[str, Any] = {
+    "net": "vit_tiny_patch16_224",
+    "model_args": SIZES | {"num_classes": 0, "class_token": False, "global_pool": "avg", "fc_norm": False},
+}  # fmt: skip
+DINO3: dict[str, Any] = {
+    "net": "vit_small_patch16_dinov3_qkvb", "model_args": SIZES | {"num_classes": 0, "global_pool": "token"}
+}  # fmt: skip
+EVA2_SIZES: dict[str, Any] = SIZES | {"ref_feat_shape": (4, 4)}
 SHARED: dict[str, Any] = SIZES | {
     "num_classes": 0, "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True, "global_pool": "token",
 }  # fmt: skip
 BEIT: dict[str, Any] = {"net": "beit_base_patch16_224", "model_args": SHARED}
 BEIT_HEAD: dict[str, Any] = {"net": "beit_base_patch16_224", "model_args": SIZES}
+SHARED_HEAD: dict[str, Any] = SIZES | {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
+PLAIN: dict[str, Any] = SIZES | {"use_rel_pos_bias": False, "use_abs_pos_emb": True, "init_values": 0.0}
+TOKENS: dict[str, Any] = {"num_classes": 0, "global_pool": "token"}
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 RESNET: dict[str, Any] = {"net": "resnet18", "model_args": {"num_classes": 0}}
 AS_VIT = {"arch": f"vit_tiny_patch16_224{TINY}"}
 AS_DINO2 = {"arch": f"vit_small_patch14_dinov2{TINY}"}
 AS_BEIT = {"arch": f"beit_base_patch16_224{TINY}"}
+AS_DINO3 = {"arch": f"vit_small_patch16_dinov3_qkvb{TINY}"}
+AS_EVA2 = {size: {"arch": f"eva02_{size}_patch14_224{TINY},ref_feat_shape=4x4"} for size in ("tiny", "base")}
 OTHER = {"method": "RSB A3"}
 
 FILES: dict[str, PublicFile] = {
@@ -250,15 +404,118 @@ FILES: dict[str, PublicFile] = {
         **BEIT_HEAD, pack=lambda state, other: {"model": indexed(state, blocks=True)},
         ask=AS_BEIT | {"method": "SimMIM"}, method="SimMIM",
     ),
-    "BEiT pre-trained": PublicFile(**BEIT, pack=beit, ask=AS_BEIT, method="BEiT", epochs=8, mean=HALF, std=HALF),
+    "BEiT pre-trained": PublicFile(
+        **BEIT, pack=masked(8192, on=False, discrete_vae_weight_path=""), ask=AS_BEIT, method="BEiT", epochs=8,
+        mean=HALF, std=HALF,
+    ),
     "BEiT fine-tuned": PublicFile(
-        **BEIT_HEAD, pack=lambda state, other: {"model": indexed(state, blocks=True)},
+        **BEIT_HEAD, pack=lambda state, other: switched(indexed(state, blocks=True), on=False),
         ask=AS_BEIT | {"method": "BEiT"}, method="BEiT", mean=HALF, std=HALF,
+    ),
+    "BEiT v2 pre-trained": PublicFile(
+        **BEIT, pack=masked(8192, "cls_pt_layers.0.norm1.weight", on=True), ask=AS_BEIT, method="BEiT v2", epochs=8
+    ),
+    "BEiT v2 pre-trained, without class layers": PublicFile(
+        **BEIT, pack=masked(8192, on=True, tokenizer_weight=""), ask=AS_BEIT, method="BEiT v2", epochs=8
     ),
     "BEiT v2 fine-tuned": PublicFile(
         **BEIT_HEAD, pack=lambda state, other: {"model": indexed(state, blocks=True)},
-        ask=AS_BEIT | {"method": "beit-v2"}, method="BEiT v2",
+        ask=AS_BEIT | {"method": "beit-v2", "normalisation": "imagenet"}, method="BEiT v2",
     ),
+    "data2vec pre-trained": PublicFile(**BEIT, pack=masked(48, on=True), ask=AS_BEIT, method="data2vec", epochs=8),
+    "data2vec fine-tuned": PublicFile(
+        net="beit_base_patch16_224", model_args=SHARED_HEAD,
+        pack=lambda state, other: {"module": indexed(state, blocks=False)},
+        ask=AS_BEIT | {"normalisation": "inception"}, method="data2vec", mean=HALF, std=HALF,
+    ),
+    "MFM ViT": PublicFile(
+        net="beit_base_patch16_224", model_args=PLAIN | TOKENS, pack=mfm, ask=AS_BEIT, method="MFM", epochs=8
+    ),
+    "MFM fine-tuned": PublicFile(
+        net="beit_base_patch16_224", model_args=PLAIN, pack=lambda state, other: {"model": state},
+        ask=AS_BEIT | {"method": "MFM"}, method="MFM",
+    ),
+    "EVA-01 pre-trained": PublicFile(
+        net="beit_base_patch16_224", model_args=PLAIN | TOKENS, pack=masked(64, on=False, index=False), ask=AS_BEIT,
+        method="EVA-01", epochs=8, mean=CLIP[0], std=CLIP[1],
+    ),
+    "EVA-01 fine-tuned": PublicFile(
+        net="beit_base_patch16_224", model_args=PLAIN, pack=lambda state, other: {"model": state},
+        ask=AS_BEIT | {"method": "EVA-01", "normalisation": "clip"}, method="EVA-01", mean=CLIP[0], std=CLIP[1],
+    ),
+    "EVA-02 pre-trained, tiny and small": PublicFile(
+        net="eva02_tiny_patch14_224", model_args=EVA2_SIZES | TOKENS, pack=eva2, ask=AS_EVA2["tiny"], method="EVA-02",
+        epochs=8, mean=CLIP[0], std=CLIP[1],
+    ),
+    "EVA-02 pre-trained, base and large": PublicFile(
+        net="eva02_base_patch14_224", model_args=EVA2_SIZES | TOKENS, pack=eva2, ask=AS_EVA2["base"], method="EVA-02",
+        epochs=8, mean=CLIP[0], std=CLIP[1],
+    ),
+    "EVA-02 fine-tuned, tiny and small": PublicFile(
+        net="eva02_tiny_patch14_224", model_args=EVA2_SIZES | {"num_classes": 1000}, pack=eva2,
+        ask=AS_EVA2["tiny"] | {"normalisation": "clip"}, method="EVA-02", mean=CLIP[0], std=CLIP[1],
+    ),
+    "EVA-02 fine-tuned, base and large": PublicFile(
+        net="eva02_base_patch14_224", model_args=EVA2_SIZES | {"num_classes": 1000}, pack=eva2,
+        ask=AS_EVA2["base"] | {"normalisation": "clip"}, method="EVA-02", mean=CLIP[0], std=CLIP[1],
+    ),
+    "iBOT": PublicFile(**VIT, pack=ibot, ask=AS_VIT, method="iBOT", epochs=8),
+    "iBOT encoder": PublicFile(
+        **VIT, pack=lambda state, other: {"state_dict": state}, ask=AS_VIT | {"method": "iBOT"}, method="iBOT"
+    ),
+    "iBOT student encoder": PublicFile(
+        **VIT, pack=lambda state, other: {"state_dict": state | some("masked_embed")}, ask=AS_VIT, method="iBOT"
+    ),
+    "I-JEPA": PublicFile(**JEPA, pack=jepa, ask=AS_VIT, method="I-JEPA", epochs=8),
+    "I-JEPA, context encoder": PublicFile(
+        **JEPA, pack=lambda state, other: jepa(state, other, context=True), ask=AS_VIT, method="I-JEPA", epochs=8
+    ),
+    "DINOv3": PublicFile(**DINO3, pack=dino3(), ask=AS_DINO3, method="DINOv3"),
+    "DINOv3 with two class norms": PublicFile(
+        **DINO3, pack=dino3("local_cls_norm.weight", "local_cls_norm.bias"),
+        ask=AS_DINO3 | {"normalisation": "sat493m"}, method="DINOv3", mean=(0.430, 0.411, 0.296),
+        std=(0.213, 0.156, 0.143),
+    ),
+    "DINOv3 teacher": PublicFile(
+        **DINO3, pack=dino3_teacher, ask=AS_DINO3 | {"normalisation": "imagenet"}, method="DINOv3"
+    ),
+    "timm ViT classifier, mean-pooled": PublicFile(
+        **VIT_POOLED, pack=as_it_is, ask={"arch": f"vit_tiny_patch16_224.augreg_in21k{TINY}", "method": "AugReg"},
+        method="AugReg", mean=HALF, std=HALF,
+    ),
+    "Hugging Face ViTMAE": PublicFile(
+        **VIT, pack=lambda state, other: huggingface(state, prefix="vit.", more=("decoder.mask_token",)), ask=AS_VIT,
+        method="MAE",
+    ),
+    "Hugging Face ViTMAE encoder": PublicFile(
+        **VIT, pack=lambda state, other: huggingface(state), ask=AS_VIT | {"method": "MAE"}, method="MAE"
+    ),
+    "Hugging Face ViT": PublicFile(
+        **VIT, pack=lambda state, other: huggingface(state, more=("pooler.dense.weight", "pooler.dense.bias")),
+        ask=AS_VIT | {"method": "AugReg", "normalisation": "inception"}, method="AugReg", mean=HALF, std=HALF,
+    ),
+    "Hugging Face ViT classifier": PublicFile(
+        net="vit_tiny_patch16_224", model_args=SIZES, pack=lambda state, other: huggingface(state, prefix="vit."),
+        ask=AS_VIT | {"method": "AugReg", "normalisation": "inception"}, method="AugReg", mean=HALF, std=HALF,
+    ),
+    "Hugging Face Dinov2": PublicFile(
+        **DINO2, pack=lambda state, other: huggingface(state, more=("embeddings.mask_token",), dinov2=True),
+        ask=AS_DINO2, method="DINOv2",
+    ),
+    "Hugging Face Dinov2 with registers": PublicFile(
+        net="vit_small_patch14_reg4_dinov2", model_args=SIZES | {"num_classes": 0}, pack=dino2_of_huggingface,
+        ask={"arch": f"vit_small_patch14_reg4_dinov2{TINY}"}, method="DINOv2",
+    ),
+    "Hugging Face BEiT": PublicFile(
+        **BEIT, pack=lambda state, other: huggingface(state, prefix="beit.", more=("lm_head.weight", "lm_head.bias")),
+        ask=AS_BEIT | {"normalisation": "inception"}, method="BEiT", mean=HALF, std=HALF,
+    ),
+    "Hugging Face BEiT classifier": PublicFile(
+        **BEIT_HEAD, pack=lambda state, other: huggingface(state, prefix="beit."),
+        ask=AS_BEIT | {"normalisation": "inception"}, method="BEiT", mean=HALF, std=HALF,
+    ),
+    "Barlow Twins": PublicFile(**RESNET, pack=barlow, ask={}, method="Barlow Twins", epochs=8),
+    "MFM ResNet": PublicFile(**RESNET, pack=mfm, ask={}, method="MFM", epochs=8),
     "MoCo v3 ResNet": PublicFile(**RESNET, pack=moco3("fc"), ask={}, method="MoCo v3", epochs=8),
     "MoCo v2": PublicFile(**RESNET, pack=moco2, ask={}, method="MoCo v2", epochs=8),
     "SimSiam": PublicFile(**RESNET, pack=simsiam, ask={}, method="SimSiam", epochs=8),
@@ -287,4 +544,4 @@ FILES: dict[str, PublicFile] = {
 
 def part_of(name: str) -> str:
     """What is asked for after ``#``."""
-    return "#ema" if name == "CIM pre-trained, EMA encoder" else ""
+    return {"CIM pre-trained, EMA encoder": "#ema", "I-JEPA, context encoder": "#encoder"}.get(name, "")

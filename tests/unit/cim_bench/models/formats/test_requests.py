@@ -13,9 +13,9 @@ import torch
 
 from cim_bench.models.backbone import create_net, load_backbone
 from cim_bench.models.checkpoint import Meta, save_checkpoint
+from cim_bench.models.formats.checks import NO_SINCOS, SINCOS, SINCOS_MOCO3, sincos_table_of
 from cim_bench.models.formats.format import readable
 from cim_bench.models.formats.opening import checkpoint_kind, open_checkpoint
-from cim_bench.models.formats.recognise import sincos_table_of
 from cim_bench.models.positions import sincos_positions
 from cim_bench.spec import Arch, FromCheckpoint
 
@@ -189,10 +189,10 @@ class TestValues:
 class TestPositions:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
     def test_whose_table_it_is(self, dtype: torch.dtype) -> None:
-        assert sincos_table_of(sincos_positions(384, 14).to(dtype)) == "mae"
-        assert sincos_table_of(moco3_positions(384, 14).to(dtype)) == "moco3"
-        assert sincos_table_of(torch.randn(1, 197, 384).to(dtype)) == "none"
-        assert sincos_table_of(torch.tensor(1.0)) == "none"
+        assert sincos_table_of(sincos_positions(384, 14).to(dtype)) == SINCOS
+        assert sincos_table_of(moco3_positions(384, 14).to(dtype)) == SINCOS_MOCO3
+        assert sincos_table_of(torch.randn(1, 197, 384).to(dtype)) == NO_SINCOS
+        assert sincos_table_of(torch.tensor(1.0)) == NO_SINCOS
 
     def test_moco_v3s_encoder_needs_no_name_and_gets_its_heads(self, tmp_path: Path) -> None:
         state = create_net(Arch(name="vit_small_patch16_224"), num_classes=0).state_dict()
@@ -203,7 +203,7 @@ class TestPositions:
         assert load_backbone(checkpoint, what="it").net.blocks[0].attn.num_heads == 12
         assert "is MoCo v3 encoder for DeiT, DINO was asked for" in refusal(replace(source, method="DINO"))
         head = {"head.weight": torch.zeros(1000, 384), "head.bias": torch.zeros(1000)}
-        assert "but its positions are MoCo v3's fixed sin-cos table" in refusal(
+        assert "for its positions are MoCo v3's fixed sin-cos table" in refusal(
             saved(tmp_path / "linear.pth", state | head, method="DeiT")
         )
 
@@ -221,7 +221,7 @@ class TestClassifiersInOtherNames:
         state = {k.replace("backbone.fc", "head.fc"): v for k, v in under("backbone.", resnet).items()}
         state["neck.reduction.weight"] = torch.ones(2)
         text = refusal(saved(tmp_path / "x.pth", {"state_dict": state}, method="SimCLR"))
-        assert "near OpenMMLab ResNet, but it has head.fc.weight/bias" in text
+        assert "it has the keys of OpenMMLab ResNet, and head.fc.weight, head.fc.bias, which no such file has" in text
 
 
 def test_several_formats_in_one_file(tmp_path: Path) -> None:

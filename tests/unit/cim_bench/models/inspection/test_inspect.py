@@ -119,12 +119,14 @@ def test_the_report(name: str, tmp_path: Path) -> None:
     torch.save(file.pack(state, other), tmp_path / "public.pth")
     text = inspect(FromCheckpoint(path=f"{tmp_path / 'public.pth'}{part_of(name)}", **file.ask))
     lines = dict(line.strip().split(maxsplit=1) for line in text.splitlines() if " " in line.strip())
-    assert lines["format"] == name
+    assert lines["format"].startswith(f"{name}, told by its keys")
+    assert lines["activation"] == "GELU (not told by shapes; --arch NAME,act_layer=NAME)"
+    assert lines["normalisation"].startswith(f"mean {file.mean[0]:g}/")
     assert lines["method"] == file.method
     assert lines["kind"] == ("classifier of 1000 classes" if "fine-tuned" in name else "backbone without head")
     assert "depth=2" in lines["architecture"]
     assert lines["heads"] == "3 (not told by shapes; --arch NAME,num_heads=N)"
-    assert lines["input"].startswith(f"32 pixels, mean {file.mean[0]:g}/")
+    assert lines["input"] == "32 pixels"
     assert lines["epochs"] == ("8 (pre-training)" if "CIM" in name else "not told by the file (pre-training)")
     assert lines["matched"].startswith(f"{len(state)} ")
     assert lines["missing"] == "0"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cim_bench.cli.main import main
+from cim_bench.common.errors import IncompleteError
 from cim_bench.records.record import Record
 from cim_bench.records.store import write_records
 from cim_bench.reports.papers.cim_cvpr2023.tables import VIT, render, report
@@ -171,3 +173,37 @@ def test_settings_of_the_pretext_are_a_footnote(make: Make, tmp_path: Path) -> N
     assert "| cim     | vit_tiny  | photos, n=100         | CIM ¹ " in vit
     assert "| cim ¹   | vit_tiny " in robust
     assert all("- ¹ CIM with max_degrees=0, photometric=False\n" in text for text in (vit, robust))
+
+
+def test_a_damaged_file_costs_its_own_rows_and_a_contradiction_its_own_table(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_records(tmp_path / "good", [make(facets={"k": 20})])
+    write_records(tmp_path / "other", [make(key="o", evaluator="mypkg", benchmark="photos")])
+    write_records(tmp_path / "bad", [make(key="b", name="bad", facets={"k": 20})])
+    damaged = tmp_path / "bad" / "records.jsonl"
+    damaged.write_text(damaged.read_text() + '{"key": ')
+    for key in ("a", "b"):
+        record = make(key=key, arch="resnet50", facets={"k": 20}, value=0.1 if key == "a" else 0.2)
+        write_records(tmp_path / f"cnn-{key}", [record])
+    assert main(["report", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert "| cim     | vit_tiny" in printed.out
+    assert "### mypkg: top1" in printed.out
+    assert "bad" not in printed.out
+    first, second = printed.err.splitlines()
+    assert first.startswith(f"cim-bench: {damaged}, line 2: ")
+    assert first.endswith("; delete the file and run its job again")
+    assert second.startswith("cim-bench: cnn.md is not made: two records for row 'cim / resnet50")
+    assert sorted(path.name for path in tmp_path.glob("*.md")) == ["others.md", "vit.md"]
+    assert main(["report", str(tmp_path), "--tables", "matrix"]) == 1
+    assert (tmp_path / "matrix.md").exists()
+    assert str(damaged) in capsys.readouterr().err
+
+
+def test_tables_that_cannot_be_written_are_printed(make: Make, tmp_path: Path) -> None:
+    write_records(tmp_path / "runs", [make(facets={"k": 20})])
+    (tmp_path / "file").touch()
+    with pytest.raises(IncompleteError, match=r"cannot write .*file/out/vit\.md") as caught:
+        report(tmp_path / "runs", tmp_path / "file" / "out")
+    assert "| cim     | vit_tiny" in caught.value.made

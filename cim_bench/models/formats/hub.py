@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
+import os
 import re
+import socket
+import threading
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import timm
 from safetensors import SafetensorError
@@ -14,10 +18,12 @@ from torch import Tensor, nn
 
 from cim_bench.data.classes import imagenet_wnids
 from cim_bench.models.checkpoint import Meta
-from cim_bench.models.formats.architectures import parse_arch
 from cim_bench.models.formats.format import Kind, LoadReport, check_kind, same_method
+from cim_bench.models.formats.measure import parse_arch
+from cim_bench.models.formats.normalisation import agreed
 from cim_bench.spec import Arch, FromCheckpoint
 
+PROBE_S = 1.5  # seconds to wait for the Hub to answer
 METHOD_OF_TAG = {"mae": "MAE", "dino": "DINO", "lvd142m": "DINOv2"}
 # networks whose downloaded file is of a format of `catalogue`
 FILE_IS_KNOWN = r"((vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+|resnet(18|34|50|101|152))\."
@@ -44,6 +50,8 @@ def open_hub(source: FromCheckpoint) -> tuple[dict[str, Tensor], Meta, LoadRepor
     method = METHOD_OF_TAG.get(tag, source.method or f"timm {tag}")
     _check_request(source, method, arch_name, tag)
     check_kind(source.path, kind, source.kind)
+    evidence = "its name" + ("" if tag in METHOD_OF_TAG or not source.method else ", as told")
+    weights = f"timm's weights {arch_name}.{tag}"
     net = _weights(source.path, name, f"{arch_name}.{tag}", headless=kind == "backbone")
     pool = getattr(net, "global_pool", None)
     meta = Meta(
@@ -57,13 +65,19 @@ def open_hub(source: FromCheckpoint) -> tuple[dict[str, Tensor], Meta, LoadRepor
         std=(config.std[0], config.std[1], config.std[2]),
         classes=imagenet_wnids() if kind == "classifier" else (),
         global_pool=pool if kind == "classifier" and isinstance(pool, str) else None,
-        recipe={"format": "timm hub", "file": name},
+        recipe={"format": "timm hub", "file": name, "evidence": evidence, "normalisation": weights},
     )
     dropped: tuple[str, ...] = ()
     if kind == "backbone" and config.num_classes:
         heads = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier)
         dropped = tuple(f"{head}.{part}" for head in heads for part in ("bias", "weight"))
-    report = LoadReport(format="timm hub", matched=(), unexpected=dropped)
+    report = LoadReport(
+        format="timm hub",
+        evidence=evidence,
+        normalisation=weights,
+        unexpected=dropped,
+    )
+    agreed((meta.mean, meta.std), source.normalisation)
     return dict(net.state_dict()), meta, report
 
 
@@ -82,7 +96,7 @@ def _weights(path: str, name: str, full: str, *, headless: bool) -> nn.Module:
         ValueError: If they cannot be had.
     """
     try:
-        with _quiet():
+        with _quiet(), _cache_alone_without_network():
             net: nn.Module = timm.create_model(name, pretrained=True, **({"num_classes": 0} if headless else {}))
     except SafetensorError as error:
         raise ValueError(
@@ -105,6 +119,35 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
     bases = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
     return (*bases, OSError, RuntimeError)
+
+
+@contextlib.contextmanager
+def _cache_alone_without_network() -> Iterator[None]:
+    """Have the Hub's client use its cache alone where the Hub does not answer: it would retry for a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _answers(endpoint: str) -> bool:
+    """Whether a server takes connections; assumed behind a proxy."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    url, reached = urlsplit(endpoint), threading.Event()
+
+    def probe() -> None:
+        with contextlib.suppress(OSError), socket.create_connection((url.hostname or "", url.port or 443), PROBE_S):
+            reached.set()
+
+    thread = threading.Thread(target=probe, daemon=True)  # resolving a name has no limit of its own
+    thread.start()
+    thread.join(PROBE_S)
+    return reached.is_set()
 
 
 @contextlib.contextmanager

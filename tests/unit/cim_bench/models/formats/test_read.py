@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cim_bench.models.formats.weights_file import read_weights_file, state_dicts
+from cim_bench.models.formats.read import read_weights_file
 
 
 class Call:
@@ -34,7 +34,7 @@ def sentence(path: Path, **options: Any) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match=r"x\.pth") as error:
-            state_dicts(read_weights_file(path, **options), path)
+            read_weights_file(path, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -77,7 +77,7 @@ def test_no_checkpoint_at_all(content: bytes, words: str, file: Path) -> None:
 
 def test_safetensors_under_another_name_are_read(file: Path) -> None:
     save_file({"a": torch.ones(2)}, file)
-    assert read_weights_file(file)["a"].tolist() == [1, 1]
+    assert read_weights_file(file).states[""]["a"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("call", [Call(Counter, 3), Call(np.dtype, "zzz"), Call(dict, 3), Call(argparse.Namespace, 3)])

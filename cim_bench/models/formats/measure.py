@@ -20,6 +20,7 @@ VIT_SIZES = {
     (768, 12): ("base", 12),
     (1024, 24): ("large", 16),
     (1280, 32): ("huge", 16),
+    (1408, 40): ("giant", 16),  # of EVA-01, I-JEPA and timm; DINOv2's is the next
     (1536, 40): ("giant", 24),
 }
 # (blocks of the four stages, bottleneck blocks?): depth (torchvision, models/resnet.py)
@@ -116,12 +117,16 @@ def measure_arch(state: Mapping[str, Tensor], family: str, heads: Mapping[int, i
 
     Args:
         state: The weights.
-        family: ``vit``, ``beit``, ``dinov2`` or ``resnet``.
+        family: Of its format.
         heads: Attention heads by width, where a format's are not the usual ones.
 
     Raises:
         ValueError: If the parts that tell the size are missing or of an odd shape.
     """
+    if family == "any" and "patch_embed.proj.weight" not in state:
+        return MeasuredArch(
+            words="a network of a family that shapes do not tell", name="", image_size=0, options={}, dims=()
+        )
     return _measure_resnet(state) if family == "resnet" else _measure_vit(state, family, heads)
 
 
@@ -145,25 +150,39 @@ def _measure_vit(state: Mapping[str, Tensor], family: str, heads: Mapping[int, i
     width, patch, depth = int(projection.shape[0]), int(projection.shape[2]), index_count(state, r"blocks\.(\d+)\.")
     size, usual = VIT_SIZES.get((width, depth), ("", 0))
     options: dict[str, Option] = {}
-    if size and width in heads:
+    if size and heads.get(width, usual) != usual:
         options["num_heads"] = heads[width]
     if family == "beit":
         name = _beit(state, size, usual, options)
+    elif family == "dinov3":
+        name = _dinov3(state, size)
+    elif family == "any":
+        name = ""
     else:
-        name = _vit_name(size, patch, family, registers="reg_token" in state)
-        if name and not timm.is_model(name):
-            options["patch_size"] = patch
-            name = _vit_name(size, 16, family, registers=False)
+        name = _vit(state, size, patch, family, options)
+    side = 0 if family in ("dinov3", "any") else position_grid(state)
     words = f"a ViT-{size[0].upper()}/{patch}" if size else f"a ViT of width {width}, depth {depth} and patch {patch}"
-    return MeasuredArch(
-        words=words, name=name, image_size=position_grid(state) * patch, options=options, dims=(width, depth, patch)
-    )
+    return MeasuredArch(words=words, name=name, image_size=side * patch, options=options, dims=(width, depth, patch))
 
 
-def _vit_name(size: str, patch: int, family: str, *, registers: bool) -> str:
-    if not size:
-        return ""
-    return f"vit_{size}_patch{patch}_{'reg4_' if registers else ''}{'dinov2' if family == 'dinov2' else '224'}"
+def _vit(state: Mapping[str, Tensor], size: str, patch: int, family: str, options: dict[str, Option]) -> str:
+    """timm's name, after adding the patch to `options` where timm has the network with another one."""
+    first = "eva02" if family == "eva" else "vit"
+    last = "dinov2" if family == "dinov2" else "224"
+    registers = "reg4_" if "reg_token" in state else ""
+    names = {side: f"{first}_{size}_patch{side}_{registers}{last}" for side in (patch, 16, 14)}
+    found = next((side for side, name in names.items() if timm.is_model(name)), 0) if size else 0
+    if found not in (0, patch):
+        options["patch_size"] = patch
+    return names.get(found, "")
+
+
+def _dinov3(state: Mapping[str, Tensor], size: str) -> str:
+    """timm's name, of its networks with a bias of queries and values where the file has one (timm >= 1.0.20)."""
+    gated = "blocks.0.mlp.fc1_g.weight" in state
+    name = {"": "7b", "huge": "huge_plus"}.get(size, f"{size}_plus" if gated else size)
+    bias = "_qkvb" if "blocks.0.attn.q_bias" in state else ""
+    return f"vit_{name}_patch16_dinov3{bias}" if size or state["patch_embed.proj.weight"].shape[0] == 4096 else ""
 
 
 def _beit(state: Mapping[str, Tensor], size: str, usual: int, options: dict[str, Option]) -> str:
@@ -176,6 +195,12 @@ def _beit(state: Mapping[str, Tensor], size: str, usual: int, options: dict[str,
         "init_values": 0.1 if "blocks.0.gamma_1" in state else 0.0,
         "global_pool": "avg" if "fc_norm.weight" in state else "token",
     }
+    patch = int(state["patch_embed.proj.weight"].shape[2])
+    if patch != 16:
+        options["patch_size"] = patch
+    inside, width = rows_of(state.get("blocks.0.mlp.fc1.weight")), rows_of(state["patch_embed.proj.weight"])
+    if inside not in (0, 4 * width):  # EVA-01's, which timm rounds down from a ratio
+        options["mlp_ratio"] = inside / width if int(width * (inside / width)) == inside else (inside + 0.5) / width
     if size in ("base", "large"):
         return f"beit_{size}_patch16_224"
     if size:  # timm has no smaller beit: its base with other sizes
@@ -203,17 +228,19 @@ def position_grid(state: Mapping[str, Tensor]) -> int:
 
     Examples:
         >>> import torch
-        >>> position_grid({"pos_embed": torch.zeros(1, 197, 768)})  # 1 class token and 14 x 14 patches
+        >>> names = {"cls_token": torch.zeros(1, 1, 768), "pos_embed": torch.zeros(1, 197, 768)}
+        >>> position_grid(names)  # 1 class token and 14 x 14 patches
         14
     """
     if "pos_embed" in state:
         shape = tuple(state["pos_embed"].shape)
         if len(shape) != 3 or shape[0] != 1:
             raise ValueError(f"its pos_embed has shape {shape}, not (1, tokens, width)")
-        tokens = shape[1] - (0 if "reg_token" in state else 1)
+        alone = "reg_token" in state or "cls_token" not in state  # no position but those of patches
+        tokens = shape[1] - (0 if alone else 1)
         side = math.isqrt(max(tokens, 0))
         if side == 0 or side**2 != tokens:
-            raise ValueError(f"its {shape[1]} positions are no square grid and a class token")
+            raise ValueError(f"its {shape[1]} positions are no square grid" + ("" if alone else " and a class token"))
         return side
     rows = next((rows_of(v) for k, v in state.items() if k.endswith(REL_TABLE)), 0)
     if not rows:
@@ -224,12 +251,13 @@ def position_grid(state: Mapping[str, Tensor]) -> int:
     return (span + 1) // 2
 
 
-def choose_arch(shape: MeasuredArch, asked: RequestedArch) -> Arch:
+def choose_arch(shape: MeasuredArch, asked: RequestedArch, options: Mapping[str, Option]) -> Arch:
     """The architecture to build, at the file's own input size.
 
     Args:
         shape: The file's.
         asked: The user's, whose options win.
+        options: The format's.
 
     Raises:
         ValueError: If they contradict each other, or neither tells.
@@ -239,9 +267,12 @@ def choose_arch(shape: MeasuredArch, asked: RequestedArch) -> Arch:
             f"it is {shape.words}, which is no known architecture; "
             "name it like --arch vit_small_patch16_224@32,depth=2,embed_dim=48,num_heads=4,patch_size=8"
         )
-    options = {**shape.options, **asked.options}
-    arch = Arch(name=asked.name or shape.name, image_size=shape.image_size or 224, options=options)
-    if asked.name and asked.name != shape.name and arch_dims(arch) != shape.dims:
+    arch = Arch(
+        name=asked.name or shape.name,
+        image_size=shape.image_size or 224,
+        options={**shape.options, **options, **asked.options},
+    )
+    if asked.name and asked.name != shape.name and shape.dims and arch_dims(arch) != shape.dims:
         raise ValueError(
             f"it is {shape.words}, {asked.name} was asked for"
             + (f"; ask for {shape.name}, or for none" if shape.name else "")
