@@ -69,6 +69,9 @@ class Case:
         outputs: Final features (N, C), or logits, of normalised images.
         arch: What to ask for where the tiny model's shapes do not tell.
         method: What to ask for where the keys do not tell.
+        normalisation: Likewise where the file does not tell it.
+        format: What the file is recognised as, where it is not the case's name.
+        fused: Whether timm's attention is as it comes; its rounding grows in deep noise without layer scale.
         part: Part of the file, e.g. ``ema``.
         keep: Tensors that keep the values that the public code gives them.
         wrap: What `pack` puts before the model's own names.
@@ -83,6 +86,9 @@ class Case:
     outputs: Callable[[nn.Module, Tensor], Outputs]
     arch: str = ""
     method: str = ""
+    normalisation: str = ""
+    format: str = ""
+    fused: bool = True
     part: str = ""
     keep: tuple[str, ...] = ()
     wrap: str = ""
@@ -174,6 +180,13 @@ def with_args(model: nn.Module) -> dict[str, Any]:
     }
 
 
+def switched(model: nn.Module, imagenet: bool, **marks: Any) -> dict[str, Any]:
+    """As BEiT's ``save_model``, with the setting that tells the normalisation, and some that tell the script."""
+    packed = with_args(model)
+    packed["args"] = argparse.Namespace(epochs=300, imagenet_default_mean_and_std=imagenet, **marks)
+    return packed
+
+
 def distributed(model: nn.Module) -> dict[str, Any]:
     """As the ``save_checkpoint`` of MoCo, SimSiam and SwAV: of a model inside DistributedDataParallel."""
     state = {f"module.{key}": value for key, value in model.state_dict().items()}
@@ -261,7 +274,7 @@ def beit_like(name: str, tiny: bool) -> nn.Module:
 
 def beit(tiny: bool) -> nn.Module:
     net: nn.Module = public("modeling_pretrain").VisionTransformerForMaskedImageModeling(
-        img_size=32 if tiny else 224, vocab_size=64, norm_layer=LAYER_NORM, init_values=0.1, use_abs_pos_emb=False,
+        img_size=32 if tiny else 224, norm_layer=LAYER_NORM, init_values=0.1, use_abs_pos_emb=False,
         use_shared_rel_pos_bias=True, **(TINY if tiny else BASE),
     )  # fmt: skip
     return net
@@ -387,11 +400,12 @@ CASES: dict[str, Case] = {
         method="SimMIM", arch=TINY_BEIT,
     ),
     "BEiT pre-trained": Case(
-        repo="BEIT", build=beit, pack=with_args, outputs=beit_outputs, arch=TINY_BEIT, mean=HALF, std=HALF
+        repo="BEIT", build=beit, outputs=beit_outputs, arch=TINY_BEIT, mean=HALF, std=HALF,
+        pack=partial(switched, imagenet=False, discrete_vae_weight_path=""),
     ),
     "BEiT fine-tuned": Case(
-        repo="BEIT", build=partial(beit_like, "modeling_finetune"), pack=with_args, outputs=head_outputs,
-        method="BEiT", arch=TINY_BEIT, mean=HALF, std=HALF,
+        repo="BEIT", build=partial(beit_like, "modeling_finetune"), pack=partial(switched, imagenet=False),
+        outputs=head_outputs, method="BEiT", arch=TINY_BEIT, mean=HALF, std=HALF,
     ),
     "MoCo v3 ViT": Case(
         repo="MOCOV3", build=moco3_vit, pack=distributed, wrap="module.", arch=TINY_VIT,
@@ -485,13 +499,13 @@ def main(target: Path) -> None:
     for name, case in all_cases().items():
         folder = checkout(case.repo)
         if folder is not None and case.pixels[0]:
-            golden["formats"][name] = numbers(case, folder)
+            golden["formats"][name] = numbers(name, case, folder)
     text = json.dumps(golden, indent=1)
     text = re.sub(r"\[[\d\s.,e-]+\]", lambda row: re.sub(r"\s+", " ", row[0]), text)  # a row of numbers on one line
     target.write_text(text + "\n")
 
 
-def numbers(case: Case, folder: Path) -> dict[str, Any]:
+def numbers(name: str, case: Case, folder: Path) -> dict[str, Any]:
     """What the golden file holds of a format: its layout, its settings, and outputs of the tiny model."""
     packed, outputs, _ = make(case, folder, tiny=True)
     args = packed.pop("args", None) if isinstance(packed, dict) else None
@@ -499,6 +513,8 @@ def numbers(case: Case, folder: Path) -> dict[str, Any]:
         "repo": case.repo,
         "arch": case.arch,
         "method": case.method,
+        "format": case.format or name,
+        "normalisation": case.normalisation,
         "part": case.part,
         "image_size": case.pixels[0],
         "wrap": case.wrap,

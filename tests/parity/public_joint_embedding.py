@@ -122,7 +122,7 @@ CASES: dict[str, Case] = {
         repo="IBOT", build=partial(ibot, masked=False), pack=ibot_file, arch=TINY_VIT,
         outputs=lambda model, images: ibot_outputs(model.backbone, images),
     ),
-    "iBOT student backbone": Case(
+    "iBOT student encoder": Case(
         repo="IBOT", build=lambda tiny: ibot(tiny, masked=True).get_submodule("backbone"), pack=ibot_backbone,
         outputs=ibot_outputs, arch=TINY_VIT,
     ),
@@ -132,14 +132,18 @@ CASES: dict[str, Case] = {
     ),
     "DINOv3, gated": Case(
         repo="DINOV3", build=partial(dino3, gated=True), pack=lambda model: model.state_dict(), outputs=dino2_outputs,
-        arch=f"vit_small_plus_patch16_dinov3_qkvb{SIZES}", keep=(*ROPE, *MASKS),
+        arch=f"vit_small_plus_patch16_dinov3_qkvb{SIZES}", keep=(*ROPE, *MASKS), format="DINOv3",
+    ),
+    "DINOv3 with two class norms": Case(
+        repo="DINOV3", build=partial(dino3, gated=True, bias=False), pack=lambda model: model.state_dict(),
+        outputs=dino2_outputs, arch=f"vit_small_plus_patch16_dinov3{SIZES}", keep=ROPE, normalisation="imagenet",
     ),
     "DINOv3 teacher": Case(
         repo="DINOV3", build=partial(dino3, gated=False), pack=dino3_teacher, outputs=dino2_outputs, wrap="backbone.",
-        arch=f"vit_small_patch16_dinov3_qkvb{SIZES}", keep=(*ROPE, *MASKS),
+        arch=f"vit_small_patch16_dinov3_qkvb{SIZES}", keep=(*ROPE, *MASKS), normalisation="imagenet",
     ),
     "I-JEPA": Case(
-        repo="IJEPA", build=ijepa, pack=ijepa_file, wrap="module.", keep=("pos_embed",),
+        repo="IJEPA", build=ijepa, pack=ijepa_file, wrap="module.",
         outputs=lambda model, images: {"mean_patch": model(images).mean(dim=1)},
         arch=f"vit_tiny_patch16_224{SIZES}",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -20,21 +19,14 @@ from tests.parity.public_formats import (
     Outputs,
     head_outputs,
     public,
-    resnet,
+    switched,
     tokens,
-    with_args,
 )
 
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 SIZES_OF_EVA = ",depth=2,embed_dim=48,num_heads=3,patch_size=8"
+EVA1_TINY = TINY | {"mlp_ratio": 6144 / 1408}  # of EVA-g, whose inner width is no multiple
 EVA1_BASE = {"patch_size": 14, "embed_dim": 1024, "depth": 24, "num_heads": 16, "mlp_ratio": 4}
-
-
-def switched(model: nn.Module, imagenet: bool, **marks: Any) -> dict[str, Any]:
-    """As BEiT's ``save_model``, with the setting that tells the normalisation, and some that tell the script."""
-    packed = with_args(model)
-    packed["args"] = argparse.Namespace(epochs=300, imagenet_default_mean_and_std=imagenet, **marks)
-    return packed
 
 
 def with_average(model: nn.Module, **marks: Any) -> dict[str, Any]:
@@ -146,7 +138,7 @@ def eva1(tiny: bool) -> nn.Module:
     net: nn.Module = public("modeling_pretrain").VisionTransformerForMaskedImageModeling(
         img_size=32 if tiny else 224, predict_feature_dim=24 if tiny else 1024, init_values=0,
         norm_layer=partial(public("modeling_finetune").LayerNormWithForceFP32, eps=1e-6),
-        **(TINY if tiny else EVA1_BASE),
+        **(EVA1_TINY if tiny else EVA1_BASE),
     )  # fmt: skip
     return net
 
@@ -154,7 +146,7 @@ def eva1(tiny: bool) -> nn.Module:
 def eva1_tuned(tiny: bool) -> nn.Module:
     net: nn.Module = public("modeling_finetune").VisionTransformer(
         img_size=32 if tiny else 196, qkv_bias=True, norm_layer=LAYER_NORM, init_values=0, use_mean_pooling=True,
-        **(TINY if tiny else EVA1_BASE),
+        **(EVA1_TINY if tiny else EVA1_BASE),
     )  # fmt: skip
     return net
 
@@ -192,7 +184,8 @@ def logits(model: Any, images: Tensor) -> Outputs:
     return {"logits": model(images)}
 
 
-FIXED = ("freqs_cos", "freqs_sin")  # of rotary positions: constants
+ROPES = ("rope", *(f"blocks.{i}.attn.rope" for i in range(12)))  # constants, and one module by all these names
+FIXED = tuple(f"{rope}.freqs_{wave}" for rope in ROPES for wave in ("cos", "sin"))
 TEACHER = {"teacher_type": "clip", "teacher_out_feat_dim": 24}
 CASES: dict[str, Case] = {
     "data2vec pre-trained": Case(
@@ -201,17 +194,17 @@ CASES: dict[str, Case] = {
     ),
     "data2vec fine-tuned": Case(
         repo="DATA2VEC", build=data2vec_tuned, outputs=head_outputs, pack=deepspeed, arch=TINY_BEIT, method="data2vec",
-        mean=HALF, std=HALF,
+        mean=HALF, std=HALF, normalisation="inception",  # no settings in the file
     ),
-    "BEiT v2 pre-trained": Case(
+    "BEiT v2 pre-trained, without class layers": Case(
         repo="BEIT2", build=partial(beit2, class_layers=False), outputs=beit2_outputs, arch=TINY_BEIT,
         pack=partial(switched, imagenet=True, tokenizer_weight="x", head_layers=2),
     ),
-    "BEiT v2 pre-trained with class layers": Case(
+    "BEiT v2 pre-trained": Case(
         repo="BEIT2", build=partial(beit2, class_layers=True), outputs=beit2_outputs, arch=TINY_BEIT,
         pack=partial(switched, imagenet=True, tokenizer_weight="x", head_layers=2),
     ),
-    "MFM ViT": Case(repo="MFM", build=mfm_vit, outputs=mfm_vit_outputs, pack=mfm_file, arch=TINY_BEIT),
+    "MFM ViT": Case(repo="MFM", build=mfm_vit, outputs=mfm_vit_outputs, pack=mfm_file, arch=TINY_BEIT, fused=False),
     "MFM ResNet": Case(
         repo="MFM", build=mfm_resnet, pack=mfm_file, pixels=(64, 224),
         outputs=lambda model, images: {"pool": model.encoder(images, images).mean(dim=(2, 3))},
@@ -220,29 +213,29 @@ CASES: dict[str, Case] = {
         repo="MFM", build=mfm_tuned, outputs=head_outputs, pack=mfm_file, arch=TINY_BEIT, method="MFM"
     ),
     "EVA-01 pre-trained": Case(
-        repo="EVA01", build=eva1, outputs=eva_outputs, arch=f"eva_giant_patch14_224@32{SIZES_OF_EVA},mlp_ratio=4",
+        repo="EVA01", build=eva1, outputs=eva_outputs, arch=TINY_BEIT, fused=False,
         pack=partial(switched, imagenet=False, **TEACHER), **CLIP,
     ),
     "EVA-01 fine-tuned": Case(
         repo="EVA01", build=eva1_tuned, outputs=logits, method="EVA-01", pixels=(32, 196),
-        arch=f"eva_giant_patch14_224@32{SIZES_OF_EVA},mlp_ratio=4", pack=partial(switched, imagenet=False), **CLIP,
+        arch=TINY_BEIT, pack=partial(switched, imagenet=False), **CLIP,
     ),
-    "EVA-02 pre-trained, tiny": Case(
+    "EVA-02 pre-trained, tiny and small": Case(
         repo="EVA02", build=partial(eva2, split=False), outputs=eva_outputs, keep=FIXED,
         arch=f"eva02_tiny_patch14_224@32{SIZES_OF_EVA},ref_feat_shape=4x4",
         pack=partial(switched, imagenet=False, **TEACHER), **CLIP,
     ),
-    "EVA-02 pre-trained, base": Case(
+    "EVA-02 pre-trained, base and large": Case(
         repo="EVA02", build=partial(eva2, split=True), outputs=eva_outputs, keep=FIXED,
         arch=f"eva02_base_patch14_224@32{SIZES_OF_EVA},ref_feat_shape=4x4",
         pack=partial(switched, imagenet=False, **TEACHER), **CLIP,
     ),
-    "EVA-02 fine-tuned, tiny": Case(
+    "EVA-02 fine-tuned, tiny and small": Case(
         repo="EVA02", build=partial(eva2_tuned, split=False), outputs=logits, keep=FIXED, pixels=(48, 336),
         arch=f"eva02_tiny_patch14_224@48{SIZES_OF_EVA},ref_feat_shape=4x4",
         pack=partial(switched, imagenet=False), **CLIP,
     ),
-    "EVA-02 fine-tuned, base": Case(
+    "EVA-02 fine-tuned, base and large": Case(
         repo="EVA02", build=partial(eva2_tuned, split=True), outputs=logits, keep=FIXED, pixels=(48, 336),
         arch=f"eva02_base_patch14_224@48{SIZES_OF_EVA},ref_feat_shape=4x4",
         pack=partial(switched, imagenet=False), **CLIP,
