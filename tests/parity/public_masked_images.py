@@ -92,9 +92,7 @@ def mfm_settings(kind: str) -> SimpleNamespace:
     model = {"TYPE": kind, "RECOVER_TARGET_TYPE": "masked", "FREQ_LOSS": SimpleNamespace(**loss)}
     vit = SimpleNamespace(DECODER=decoder)
     resnet_part = SimpleNamespace(IN_CHANS=3)
-    return SimpleNamespace(
-        DATA=SimpleNamespace(**data), MODEL=SimpleNamespace(**model, VIT=vit, RESNET=resnet_part)
-    )
+    return SimpleNamespace(DATA=SimpleNamespace(**data), MODEL=SimpleNamespace(**model, VIT=vit, RESNET=resnet_part))
 
 
 def mfm_vit(tiny: bool) -> nn.Module:
@@ -131,7 +129,13 @@ def mfm_tuned(tiny: bool) -> nn.Module:
 def mfm_file(model: nn.Module) -> dict[str, Any]:
     """As its ``save_checkpoint``, whose settings are a yacs dictionary."""
     settings = {"DATA": {"FILTER_TYPE": "mfm", "MASK_RADIUS1": 16}, "MODEL": {"RECOVER_TARGET_TYPE": "masked"}}
-    return {"model": model.state_dict(), "optimizer": {"state": {}}, "max_accuracy": 0.0, "epoch": 299, "config": settings}
+    return {
+        "model": model.state_dict(),
+        "optimizer": {"state": {}},
+        "max_accuracy": 0.0,
+        "epoch": 299,
+        "config": settings,
+    }
 
 
 def eva1(tiny: bool) -> nn.Module:

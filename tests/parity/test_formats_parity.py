@@ -38,9 +38,12 @@ def test_features_are_those_of_the_public_code(name: str, tiny: bool, tmp_path: 
     part = f"#{case.part}" if case.part else ""
     checkpoint, report = open_checkpoint(
         FromCheckpoint(
-            path=f"{file}{part}", method=case.method, arch=case.arch if tiny else "", image_size=size,
+            path=f"{file}{part}",
+            method=case.method,
+            arch=case.arch if tiny else "",
+            image_size=size,
             normalisation=case.normalisation,
-        )  # fmt: skip
+        )
     )
     assert report.format == (case.format or name)
     assert (checkpoint.meta.mean, checkpoint.meta.std) == (case.mean, case.std)

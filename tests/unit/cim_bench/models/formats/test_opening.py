@@ -80,9 +80,12 @@ def test_features_are_the_golden_ones_of_the_public_code(name: str, tmp_path: Pa
     part = f"#{case['part']}" if case["part"] else ""
     checkpoint, report = open_checkpoint(
         FromCheckpoint(
-            path=f"{tmp_path / 'x.pth'}{part}", method=case["method"], arch=case["arch"],
-            image_size=case["image_size"], normalisation=case.get("normalisation", ""),
-        )  # fmt: skip
+            path=f"{tmp_path / 'x.pth'}{part}",
+            method=case["method"],
+            arch=case["arch"],
+            image_size=case["image_size"],
+            normalisation=case.get("normalisation", ""),
+        )
     )
     assert report.format == case.get("format", name)
     model = load_backbone(checkpoint, what=name)
