@@ -25,9 +25,9 @@ from cim_bench.models.backbone import create_meta_net
 from cim_bench.models.positions import sincos_positions
 from cim_bench.pretrain.masks import (
     GREY,
+    HiddenShare,
     MaskedInputs,
     MaskedModel,
-    Part,
     mae_hidden,
     reconstruction_panels,
     split_mask,
@@ -52,7 +52,7 @@ class MAE(Pretext):
     method: ClassVar[str] = "MAE"
     version: ClassVar[int] = 1
 
-    mask_ratio: Part = 0.75
+    mask_ratio: HiddenShare = 0.75
     norm_pix_loss: bool = True
     decoder_dim: Width = 512
     decoder_depth: Positive = 8

@@ -15,7 +15,7 @@ from torchvision import transforms as T
 from cim_bench.contracts.pretext import Panel, PretextModel
 from cim_bench.data.transforms import to_uint8
 
-Part = Annotated[float, Interval(gt=0, lt=1)]  # of an image: some of it is hidden and some visible
+HiddenShare = Annotated[float, Interval(gt=0, lt=1)]  # of an image: some of it is hidden and some visible
 GREY = 128  # what pictures show in place of hidden pixels
 
 

@@ -22,9 +22,9 @@ from cim_bench.models.backbone import create_net
 from cim_bench.models.positions import sincos_positions
 from cim_bench.pretrain.masks import (
     GREY,
+    HiddenShare,
     MaskedInputs,
     MaskedModel,
-    Part,
     enlarge,
     reconstruction_panels,
     simmim_hidden,
@@ -48,7 +48,7 @@ class SimMIM(Pretext):
     version: ClassVar[int] = 2
 
     mask_patch: Pixels = 32
-    mask_ratio: Part = 0.6
+    mask_ratio: HiddenShare = 0.6
     crop_scale: AreaRange = (0.67, 1.0)
     drop_path: Rate = 0.1
 

@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from cim_bench.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
-_IMAGES = frozenset(IMAGE_SUFFIXES)
+_ENDINGS = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+_NUMBERS = re.compile(r"(\d+)")
 
 
 class ImageFolderReader:
@@ -38,8 +39,9 @@ class ImageFolderReader:
                 f"{len(beside):,} images lie beside the class folders of {root}, e.g. {Path(min(beside)).name}, "
                 "and would be a class of their own; move them into class folders, or away"
             )
-        names = sorted(labels, key=_natural)
+        names = sorted(sorted(labels), key=_natural)  # names that differ in case alone are always in one order
         self.class_to_idx = {name: index for index, name in enumerate(names)}
+        found.sort()
         found.sort(key=lambda image: _natural(image[0]))
         self.samples = [(path, self.class_to_idx[label]) for path, label in found]
 
@@ -114,7 +116,7 @@ def _images(root: str) -> Iterator[tuple[str, str]]:
             for entry in entries:
                 if entry.is_dir():
                     stack.append(entry.path)
-                elif os.path.splitext(entry.name)[1].lower() not in _IMAGES:  # noqa: PTH122
+                elif entry.name.rpartition(".")[2].lower() not in _ENDINGS:
                     others.append(entry.path)
                 elif entry.is_file() or not os.path.exists(entry.path):  # noqa: PTH110  a broken link fails when read
                     check_text(entry.path)
@@ -124,6 +126,6 @@ def _images(root: str) -> Iterator[tuple[str, str]]:
     check_names(others, root)
 
 
-def _natural(name: str) -> tuple[list[int | str], str]:
-    """Sorts ``a2`` before ``a10``, and names that differ in case alone always alike."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())], name
+def _natural(name: str) -> list[int | str]:
+    """Sorts ``a2`` before ``a10``, whatever their case."""
+    return [int(part) if part.isdecimal() else part for part in _NUMBERS.split(name.lower())]

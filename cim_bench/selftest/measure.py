@@ -15,7 +15,7 @@ from cim_bench.models.checkpoint import Meta
 from cim_bench.models.formats.opening import open_checkpoint
 from cim_bench.reports.stats.intervals import wilson_interval
 from cim_bench.selftest.diagnosis import OFFICIAL, better_ways, wrong_folders, wrong_order
-from cim_bench.selftest.publications import Interpolation, Preparation, Publication, prepared, publications, recognise
+from cim_bench.selftest.publications import Preparation, Publication, Resampling, prepared, publications, recognise
 from cim_bench.spec import Data, FromCheckpoint, Machine
 
 VALIDATION = 50_000
@@ -42,7 +42,7 @@ class SelfTest:
     expected: float | None = None
     subset: int = 0
     resize: int | None = None
-    interpolation: Interpolation | None = None
+    interpolation: Resampling | None = None
 
     def __post_init__(self) -> None:
         if self.expected is not None and not 0 < self.expected <= 1:

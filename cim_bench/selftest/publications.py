@@ -23,10 +23,10 @@ from torchvision.transforms import functional as F
 
 from cim_bench.data.transforms import to_uint8
 from cim_bench.models.checkpoint import Meta
+from cim_bench.models.formats.normalisation import Triple
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, FromCheckpoint
 
-Interpolation = Literal["bicubic", "bilinear"]
-Triple = tuple[float, float, float]
+Resampling = Literal["bicubic", "bilinear"]
 HALF: Triple = (0.5, 0.5, 0.5)
 
 
@@ -42,7 +42,7 @@ class Preparation:
 
     size: int = 224
     resize: int = 256
-    interpolation: Interpolation = "bicubic"
+    interpolation: Resampling = "bicubic"
 
     def __call__(self, image: Image.Image) -> Tensor:
         """(3, size, size) uint8."""
@@ -53,7 +53,7 @@ class Preparation:
         return f"short side to {self.resize} pixels ({self.interpolation}), centre crop of {self.size}"
 
 
-def prepared(size: int, crop_pct: float, interpolation: Interpolation = "bicubic") -> Preparation:
+def prepared(size: int, crop_pct: float, interpolation: Resampling = "bicubic") -> Preparation:
     """timm's: the crop is `crop_pct` of the resized short side, rounded down."""
     return Preparation(size=size, resize=math.floor(size / crop_pct), interpolation=interpolation)
 
@@ -108,7 +108,7 @@ _OWN: tuple[Publication, ...] = (
 
 
 def _of_timm(
-    name: str, top1: float, crop_pct: float, interpolation: Interpolation = "bicubic", mean: Triple = IMAGENET_MEAN
+    name: str, top1: float, crop_pct: float, interpolation: Resampling = "bicubic", mean: Triple = IMAGENET_MEAN
 ) -> Publication:
     """A row of timm's results; all of them at 224 pixels."""
     return Publication(

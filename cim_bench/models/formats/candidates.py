@@ -9,10 +9,10 @@ from torch import Tensor
 from cim_bench.models.formats.format import Format
 
 States = Mapping[str, Mapping[str, Tensor]]  # state dicts by the top-level entry of the file that holds them
-Fit = tuple[Format, Mapping[str, Tensor]]
+Candidate = tuple[Format, Mapping[str, Tensor]]
 
 
-def fits_by_keys(states: States, formats: Sequence[Format], part: str) -> list[Fit]:
+def fits_by_keys(states: States, formats: Sequence[Format], part: str) -> list[Candidate]:
     """Formats that claim every key of a state dict, and find all that they require; values are not looked at.
 
     Args:
@@ -33,11 +33,11 @@ def fits_by_keys(states: States, formats: Sequence[Format], part: str) -> list[F
     return found
 
 
-def without_contradictions(fits: Sequence[Fit]) -> list[Fit]:
+def without_contradictions(fits: Sequence[Candidate]) -> list[Candidate]:
     """Those whose values look as the format says."""
     return [(fmt, state) for fmt, state in fits if not fmt.contradictions(state)]
 
 
-def names(fits: Sequence[Fit], word: str = "or") -> str:
+def names(fits: Sequence[Candidate], word: str = "or") -> str:
     """Names of formats, for messages."""
     return f" {word} ".join(fmt.name if fmt.method else f"{fmt.name} (whatever trained it)" for fmt, _ in fits)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cim_bench.models.formats.candidates import Fit, States, fits_by_keys, names, without_contradictions
+from cim_bench.models.formats.candidates import Candidate, States, fits_by_keys, names, without_contradictions
 from cim_bench.models.formats.format import Format
 
 
-def explain(path: Path, states: States, formats: Sequence[Format], by_keys: Sequence[Fit], part: str) -> str:
+def explain(path: Path, states: States, formats: Sequence[Format], by_keys: Sequence[Candidate], part: str) -> str:
     """One sentence.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cim_bench.models.formats.candidates import Fit, fits_by_keys, names, without_contradictions
+from cim_bench.models.formats.candidates import Candidate, fits_by_keys, names, without_contradictions
 from cim_bench.models.formats.explain import explain
 from cim_bench.models.formats.format import Format, same_method
 from cim_bench.models.formats.read import WeightsFile
@@ -62,7 +62,7 @@ def identify(file: WeightsFile, formats: Sequence[Format], *, method: str, part:
     return Identified(fmt, fmt.method or method, state, ", ".join(evidence))
 
 
-def _choose(fits: Sequence[Fit], method: str, formats: Sequence[Format], file: WeightsFile) -> Fit:
+def _choose(fits: Sequence[Candidate], method: str, formats: Sequence[Format], file: WeightsFile) -> Candidate:
     """The one fit that agrees with the user's word."""
     own = [fit for fit in fits if fit[0].method and (not method or same_method(fit[0].method, method))]
     rest = [fit for fit in fits if not fit[0].method]
