@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD
 from tests.golden.weights import images, layout, thin, value
+from tests.parity.stand_ins import stand_ins
 
 COMMITS = {
     "CIM": "weivision/Correlational-Image-Modeling@f00e35a",
@@ -42,6 +44,15 @@ COMMITS = {
     "MOCO": "facebookresearch/moco@4397a04",
     "SIMSIAM": "facebookresearch/simsiam@a7bc177",
     "SWAV": "facebookresearch/swav@06b1b7c",
+    "IBOT": "bytedance/ibot@da316d8",
+    "DATA2VEC": "facebookresearch/data2vec_vision@af9a363 (folder beit)",
+    "MFM": "Jiahao000/MFM@c9194b1",
+    "BEIT2": "microsoft/unilm@768a3c8 (folder beit2)",
+    "EVA01": "baaivision/EVA@5623d08 (folder EVA-01/eva)",
+    "EVA02": "baaivision/EVA@5623d08 (folder EVA-02/asuka)",
+    "DINOV3": "facebookresearch/dinov3@6876159",
+    "IJEPA": "facebookresearch/ijepa@52c1ae9",
+    "BARLOWTWINS": "facebookresearch/barlowtwins@8e8d284",
 }
 HALF = (0.5, 0.5, 0.5)
 Outputs = dict[str, Tensor]
@@ -58,6 +69,9 @@ class Case:
         outputs: Final features (N, C), or logits, of normalised images.
         arch: What to ask for where the tiny model's shapes do not tell.
         method: What to ask for where the keys do not tell.
+        normalisation: Likewise where the file does not tell it.
+        format: What the file is recognised as, where it is not the case's name.
+        fused: Whether timm's attention is as it comes; its rounding grows in deep noise without layer scale.
         part: Part of the file, e.g. ``ema``.
         keep: Tensors that keep the values that the public code gives them.
         wrap: What `pack` puts before the model's own names.
@@ -72,6 +86,9 @@ class Case:
     outputs: Callable[[nn.Module, Tensor], Outputs]
     arch: str = ""
     method: str = ""
+    normalisation: str = ""
+    format: str = ""
+    fused: bool = True
     part: str = ""
     keep: tuple[str, ...] = ()
     wrap: str = ""
@@ -96,6 +113,7 @@ def public_code(folder: Path) -> Iterator[None]:
         setattr(shims["timm.models.layers"], name, getattr(timm.layers, name))
     helpers.to_2tuple = timm.layers.to_2tuple  # type: ignore[attr-defined]
     shims["timm.models.registry"].register_model = lambda model: model  # type: ignore[attr-defined]
+    shims |= stand_ins()
     kept = {name: sys.modules.get(name) for name in (*shims, helpers.__name__)}
     transformer = timm.models.vision_transformer
     block = transformer.Block
@@ -106,7 +124,7 @@ def public_code(folder: Path) -> Iterator[None]:
     np.float = float  # type: ignore[attr-defined]  # noqa: NPY001
     sys.path.insert(0, str(folder))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -128,6 +146,14 @@ def public_code(folder: Path) -> Iterator[None]:
 def public(name: str) -> Any:
     """A module of the checkout in use."""
     return importlib.import_module(name)
+
+
+def all_cases() -> dict[str, Case]:
+    """Those below, and those of the files beside this one."""
+    from tests.parity.public_joint_embedding import CASES as JOINT_EMBEDDING
+    from tests.parity.public_masked_images import CASES as MASKED_IMAGES
+
+    return CASES | MASKED_IMAGES | JOINT_EMBEDDING
 
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
@@ -152,6 +178,13 @@ def with_args(model: nn.Module) -> dict[str, Any]:
         "scaler": {"scale": 1.0},
         "args": args,
     }
+
+
+def switched(model: nn.Module, imagenet: bool, **marks: Any) -> dict[str, Any]:
+    """As BEiT's ``save_model``, with the setting that tells the normalisation, and some that tell the script."""
+    packed = with_args(model)
+    packed["args"] = argparse.Namespace(epochs=300, imagenet_default_mean_and_std=imagenet, **marks)
+    return packed
 
 
 def distributed(model: nn.Module) -> dict[str, Any]:
@@ -241,7 +274,7 @@ def beit_like(name: str, tiny: bool) -> nn.Module:
 
 def beit(tiny: bool) -> nn.Module:
     net: nn.Module = public("modeling_pretrain").VisionTransformerForMaskedImageModeling(
-        img_size=32 if tiny else 224, vocab_size=64, norm_layer=LAYER_NORM, init_values=0.1, use_abs_pos_emb=False,
+        img_size=32 if tiny else 224, norm_layer=LAYER_NORM, init_values=0.1, use_abs_pos_emb=False,
         use_shared_rel_pos_bias=True, **(TINY if tiny else BASE),
     )  # fmt: skip
     return net
@@ -367,11 +400,12 @@ CASES: dict[str, Case] = {
         method="SimMIM", arch=TINY_BEIT,
     ),
     "BEiT pre-trained": Case(
-        repo="BEIT", build=beit, pack=with_args, outputs=beit_outputs, arch=TINY_BEIT, mean=HALF, std=HALF
+        repo="BEIT", build=beit, outputs=beit_outputs, arch=TINY_BEIT, mean=HALF, std=HALF,
+        pack=partial(switched, imagenet=False, discrete_vae_weight_path=""),
     ),
     "BEiT fine-tuned": Case(
-        repo="BEIT", build=partial(beit_like, "modeling_finetune"), pack=with_args, outputs=head_outputs,
-        method="BEiT", arch=TINY_BEIT, mean=HALF, std=HALF,
+        repo="BEIT", build=partial(beit_like, "modeling_finetune"), pack=partial(switched, imagenet=False),
+        outputs=head_outputs, method="BEiT", arch=TINY_BEIT, mean=HALF, std=HALF,
     ),
     "MoCo v3 ViT": Case(
         repo="MOCOV3", build=moco3_vit, pack=distributed, wrap="module.", arch=TINY_VIT,
@@ -454,39 +488,40 @@ def make(case: Case, folder: Path, *, tiny: bool) -> tuple[Any, Outputs, nn.Modu
 
 
 def main(target: Path) -> None:
-    """Write the golden numbers of all tiny models whose code is there."""
-    golden: dict[str, Any] = {
+    """Write the golden numbers of all tiny models whose code is there; those of the others stay as they are."""
+    golden = json.loads(target.read_text()) if target.exists() else {"formats": {}}
+    golden |= {
         "command": "python -m tests.parity.public_formats tests/golden/formats.json, with CIM_BENCH_PUBLIC_* set",
         "commits": COMMITS,
         "versions": {"torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
         "tolerance": 1e-4,
-        "formats": {},
     }
-    for name, case in CASES.items():
+    for name, case in all_cases().items():
         folder = checkout(case.repo)
-        if not case.pixels[0]:
-            continue
-        if folder is None:
-            sys.exit(f"CIM_BENCH_PUBLIC_{case.repo} names no checkout of {COMMITS[case.repo]}")
-        packed, outputs, _ = make(case, folder, tiny=True)
-        golden["formats"][name] = {
-            "repo": case.repo,
-            "arch": case.arch,
-            "method": case.method,
-            "part": case.part,
-            "image_size": case.pixels[0],
-            "wrap": case.wrap,
-            "file": _plain(layout(packed)),
-            "outputs": {k: [[float(f"{x:.7g}") for x in row] for row in thin(v).tolist()] for k, v in outputs.items()},
-        }
+        if folder is not None and case.pixels[0]:
+            golden["formats"][name] = numbers(name, case, folder)
     text = json.dumps(golden, indent=1)
     text = re.sub(r"\[[\d\s.,e-]+\]", lambda row: re.sub(r"\s+", " ", row[0]), text)  # a row of numbers on one line
     target.write_text(text + "\n")
 
 
-def _plain(tree: Any) -> Any:
-    """Without what JSON cannot say: the script's settings, which the unit test puts in again."""
-    return {key: item for key, item in tree.items() if not isinstance(item, argparse.Namespace)}
+def numbers(name: str, case: Case, folder: Path) -> dict[str, Any]:
+    """What the golden file holds of a format: its layout, its settings, and outputs of the tiny model."""
+    packed, outputs, _ = make(case, folder, tiny=True)
+    args = packed.pop("args", None) if isinstance(packed, dict) else None
+    return {
+        "repo": case.repo,
+        "arch": case.arch,
+        "method": case.method,
+        "format": case.format or name,
+        "normalisation": case.normalisation,
+        "part": case.part,
+        "image_size": case.pixels[0],
+        "wrap": case.wrap,
+        "args": vars(args) if args is not None else {},
+        "file": layout(packed),
+        "outputs": {k: [[float(f"{x:.7g}") for x in row] for row in thin(v).tolist()] for k, v in outputs.items()},
+    }
 
 
 if __name__ == "__main__":

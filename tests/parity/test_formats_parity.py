@@ -8,13 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from cim_bench.models.backbone import load_backbone
 from cim_bench.models.formats.opening import open_checkpoint
 from cim_bench.spec import FromCheckpoint
 from tests.golden.weights import images
-from tests.parity.public_formats import CASES, COMMITS, checkout, make
+from tests.parity.public_formats import COMMITS, all_cases, checkout, make
+
+CASES = all_cases()
 
 
 @pytest.mark.parametrize(
@@ -34,11 +37,21 @@ def test_features_are_those_of_the_public_code(name: str, tiny: bool, tmp_path: 
     torch.save(packed, file)
     part = f"#{case.part}" if case.part else ""
     checkpoint, report = open_checkpoint(
-        FromCheckpoint(path=f"{file}{part}", method=case.method, arch=case.arch if tiny else "", image_size=size)
+        FromCheckpoint(
+            path=f"{file}{part}",
+            method=case.method,
+            arch=case.arch if tiny else "",
+            image_size=size,
+            normalisation=case.normalisation,
+        )
     )
-    assert report.format == name
+    assert report.format == (case.format or name)
     assert (checkpoint.meta.mean, checkpoint.meta.std) == (case.mean, case.std)
-    model = load_backbone(checkpoint, what=name)
+    timm.layers.set_fused_attn(case.fused)  # read when the network is made
+    try:
+        model = load_backbone(checkpoint, what=name)
+    finally:
+        timm.layers.set_fused_attn(True)
     for kind, output in wanted.items():
         ours = model(images(size)) if kind == "logits" else model.feature(images(size), kind)
         difference = float((ours - output).abs().max())
