@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cim_bench import registry
+from cim_bench.cli.parsing import foreign, parse_evaluate, parse_pretrain, parse_run, parse_selftest
 from cim_bench.common.streams import say
 
 if TYPE_CHECKING:
     from cim_bench.benchmark import Benchmark
-    from cim_bench.spec import FromCheckpoint
-
-
-def _foreign(options: argparse.Namespace, path: str) -> FromCheckpoint:
-    from cim_bench.spec import FromCheckpoint
-
-    return FromCheckpoint(
-        path=path,
-        method=options.method,
-        arch=options.arch,
-        image_size=options.image_size,
-        epochs=options.epochs,
-        allow_pickle=options.allow_pickle,
-        format=options.format,
-        normalisation=options.normalisation,
-    )
 
 
 def command_list(_options: argparse.Namespace, _fields: Sequence[str]) -> int:
@@ -43,17 +27,9 @@ def command_list(_options: argparse.Namespace, _fields: Sequence[str]) -> int:
 def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """Make one checkpoint."""
     from cim_bench.api import train_checkpoint
-    from cim_bench.benchmark import Pretraining
-    from cim_bench.cli.overrides import override
     from cim_bench.engine.devices import is_main
 
-    recipe = registry.load_recipe(options.recipe)
-    if not isinstance(recipe, Pretraining):
-        raise ValueError(
-            f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a pre-training; "
-            f"{_other_way(recipe, options.recipe)}"
-        )
-    recipe = override(recipe, fields, f"cim-bench pretrain {options.recipe}")
+    recipe = parse_pretrain(options, fields)
     made = train_checkpoint(recipe, options.output or Path("runs") / Path(options.recipe).stem)
     if is_main():
         meta = made.meta
@@ -63,43 +39,18 @@ def command_pretrain(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
 def command_run(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """Run or plan a benchmark recipe."""
-    from cim_bench.benchmark import Benchmark
-    from cim_bench.cli.overrides import override
-
-    recipe = registry.load_recipe(options.recipe)
-    if not isinstance(recipe, Benchmark):
-        raise ValueError(
-            f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a benchmark; "
-            f"{_other_way(recipe, options.recipe)}"
-        )
-    recipe = _with_executor(recipe, options.executor)
-    benchmark = override(recipe, fields, f"cim-bench run {options.recipe}")
+    benchmark = parse_run(options, fields)
     output = options.output or Path("runs") / benchmark.name
     return run_benchmark(benchmark, output, plan=options.plan, only_jobs=options.jobs)
 
 
 def command_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """A benchmark of existing checkpoints and named evaluators."""
-    from cim_bench.api import check_checkpoints, make_evaluation
-    from cim_bench.cli.overrides import override
-    from cim_bench.executors.local import LocalExecutor
-    from cim_bench.spec import Data, Machine
+    from cim_bench.api import check_checkpoints
 
-    given = [_foreign(options, path) for path in options.checkpoints]
     if "--help" not in fields:
-        check_checkpoints(given)
-    benchmark = make_evaluation(
-        given, options.evaluators, data=Data(), machine=Machine(), executor=LocalExecutor(), seed=options.seed
-    )
-    benchmark = override(_with_executor(benchmark, options.executor), fields, "cim-bench evaluate")
-    return run_benchmark(benchmark, options.output or Path("runs/evaluate"))
-
-
-def _with_executor(benchmark: Benchmark, name: str) -> Benchmark:
-    """The benchmark with another executor, if one was named."""
-    if not name:
-        return benchmark
-    return replace(benchmark, executor=registry.make("executors", name))
+        check_checkpoints([foreign(options, path) for path in options.checkpoints])
+    return run_benchmark(parse_evaluate(options, fields), options.output or Path("runs/evaluate"))
 
 
 def run_benchmark(benchmark: Benchmark, output: Path, *, plan: bool = False, only_jobs: Sequence[str] = ()) -> int:
@@ -186,20 +137,19 @@ def command_inspect(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     """What a checkpoint is, and what became of each of its keys."""
     from cim_bench.models.inspection.inspect import inspect
 
-    print(inspect(_foreign(options, options.checkpoint)))
+    print(inspect(foreign(options, options.checkpoint)))
     return 0
 
 
 def command_selftest(options: argparse.Namespace, fields: Sequence[str]) -> int:
     """A released classifier's accuracy beside its published one."""
-    from cim_bench.cli.overrides import override
     from cim_bench.engine.devices import is_main
-    from cim_bench.selftest.measure import SelfTest, self_test
+    from cim_bench.selftest.measure import self_test
 
-    asked = override(SelfTest(), fields, "cim-bench selftest CHECKPOINT")
+    asked = parse_selftest(options, fields)
     if not options.checkpoint:
         raise ValueError("no checkpoint given; name a fine-tuned file, a checkpoint folder or timm:NAME")
-    result = self_test(_foreign(options, options.checkpoint), asked)
+    result = self_test(foreign(options, options.checkpoint), asked)
     if is_main():
         print(options.checkpoint, result, sep="\n")
     return 0 if result.agrees else 1
@@ -254,14 +204,3 @@ def command_data(options: argparse.Namespace, _fields: Sequence[str]) -> int:
     )
     print(f"{options.out}: {written} files written")
     return 0
-
-
-def _other_way(recipe: object, name: str) -> str:
-    from cim_bench.benchmark import Benchmark
-    from cim_bench.contracts.evaluator import Evaluator
-
-    if isinstance(recipe, Benchmark):
-        return f"use `cim-bench run {name}`"
-    if isinstance(recipe, Evaluator):
-        return f"use `cim-bench evaluate CHECKPOINT --evaluators {name}`"
-    return f"use `cim-bench pretrain {name}`"

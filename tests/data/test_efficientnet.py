@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from cim_bench.benchmark import Benchmark
+from cim_bench.cli.main import main
 from cim_bench.data.classes import imagenet_wnids
 from cim_bench.evals.adversarial import Adversarial
 from cim_bench.evals.corruptions.protocol import Corruptions
@@ -99,3 +101,19 @@ def test_every_robustness_evaluator_runs_on_real_weights(lite0: Path, few: Data,
     assert value(attacks["clean"]) > value(attacks["fgsm"]) >= value(attacks["pgd"])
     assert attacks["pgd"].warnings == ()
     assert len(results(next((tmp_path / "lite0").glob("corruptions-*")))) == 76
+
+
+def test_the_self_test_recognises_the_weights_and_the_sample(
+    lite0: Path, few: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty photographs: recognised by the weights' content, prepared as published, and told from ImageNet's."""
+    where = ["--data.root", few.root, "--data.name", few.name, "--machine.device", "cpu", "--machine.workers", "0"]
+    status = main(["selftest", str(lite0), *where, "--machine.micro-batch", "4"])
+    out = capsys.readouterr().out
+    assert "compared as efficientnet-lite0" in out
+    assert "75.10 %" in out
+    assert "20 in imagenet-sample/val: by their names NOT ImageNet-1k's validation images" in out
+    assert status == (0 if " agrees: " in out else 1)
+    right = re.search(r"measured +([\d.]+) %", out)
+    assert right is not None
+    assert float(right[1]) >= 75

@@ -1,46 +1,20 @@
-"""README and the pages show commands that exist, and a notebook's lines that run."""
+"""README shows a notebook's lines that run; its commands are those of `test_commands.py`."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 import torch
 
 import cim_bench.evals.knn
-from cim_bench.cli.arguments import build_parser
 from cim_bench.models.backbone import create_net
 from cim_bench.models.checkpoint import Meta, save_checkpoint
 from cim_bench.spec import Arch, Data
 from tests.docs.rooms import ROOT
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINES = sorted(
-    {
-        re.sub(r"\s+#.*", "", line).replace(" ...", "").strip()
-        for page in PAGES
-        for line in re.sub(r" \\\n +", " ", page.read_text()).splitlines()
-        if re.match(r" {4}(?:\w+=\S+ )?(?:cim-bench|accelerate launch) ", line)
-    }
-)
-
-
-@pytest.mark.parametrize("line", LINES)
-def test_every_command_is_understood(line: str) -> None:
-    words = shlex.split(line)
-    start = next(place for place, word in enumerate(words) if word in ("cim-bench", "$(command -v cim-bench)"))
-    options, fields = build_parser().parse_known_args(words[start + 1 :])
-    assert not fields or options.fields
-
-
-def test_there_are_commands() -> None:
-    assert len(LINES) > 20
-    assert {line.split()[1] for line in LINES} >= {"clean", "compare", "data", "evaluate", "inspect", "list", "run"}
 
 
 def test_the_lines_for_a_notebook_run(tiny_arch: Arch, small_photos: Data, tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def _fill(table: Table, frame: pd.DataFrame) -> tuple[FilledTable, ...]:
     filled = build(table, frame)
     if not any(row.source == "measured" for row in filled.rows):
         return ()
-    return (replace(filled, table=replace(table, caption=_caption(filled))),)
+    return (replace(filled, table=replace(filled.table, caption=_caption(filled))),)
 
 
 def _order(record: Record) -> tuple[str, str, str, float]:
