@@ -11,7 +11,7 @@ from torch import Tensor
 from cim_bench.data.images import ImageSet
 
 # A training whose loss has come no more than this part of the way from a constant answer's to a perfect one's means
-# nothing. A fresh head that never moves comes up to 3 % of it by luck, on four classes of near-identical crops.
+# nothing. A fresh head that never moves comes 3 to 4 % of it by luck, on four classes of near-identical crops.
 LEAST_LEARNED = 0.05
 # Standard deviations of a guess's hits that training accuracy must exceed: by luck alone one training in 44 does.
 CHANCE_BOUND = 2.0

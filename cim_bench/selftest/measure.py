@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
+from annotated_types import Interval
+
+from cim_bench.common.ranges import NotNegative, Pixels, Settings
 from cim_bench.contracts.parts import stratified_order
 from cim_bench.data.images import ImageSet
 from cim_bench.engine.devices import device_name, make_accelerator
@@ -23,7 +27,7 @@ EXACT = 0.001  # the very images of a publication, prepared alike: what other de
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfTest:
+class SelfTest(Settings):
     """What a self-test compares with, and on which images.
 
     Attributes:
@@ -39,18 +43,10 @@ class SelfTest:
     data: Data = field(default_factory=Data)
     machine: Machine = field(default_factory=Machine)
     published: str = ""
-    expected: float | None = None
-    subset: int = 0
-    resize: int | None = None
+    expected: Annotated[float, Interval(gt=0, le=1)] | None = None
+    subset: NotNegative = 0
+    resize: Pixels | None = None
     interpolation: Resampling | None = None
-
-    def __post_init__(self) -> None:
-        if self.expected is not None and not 0 < self.expected <= 1:
-            raise ValueError(f"expected {self.expected} is no fraction of images; give 0.8366 for 83.66 %")
-        if self.subset < 0 or (self.resize is not None and self.resize < 1):
-            raise ValueError(
-                f"subset {self.subset} and resize {self.resize} must be counts; leave out what is not meant"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +163,9 @@ def _publication(source: FromCheckpoint, meta: Meta, asked: SelfTest) -> Publica
         mean=meta.mean,
         std=meta.std,
     )
-    return told if chosen is None else replace(chosen, top1=asked.expected or chosen.top1)
+    if chosen is None or asked.expected is None:
+        return chosen or told
+    return replace(chosen, top1=told.top1, source=told.source)
 
 
 def _preparation(meta: Meta, publication: Publication, asked: SelfTest) -> Preparation:

@@ -48,12 +48,11 @@ def test_no_arrow_goes_up() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files_and_named_files_exist(page: str) -> None:
-    """Links to files; and, outside cards and results, paths of source files between backticks."""
+    """Links to files, and paths of source files between backticks."""
     file = ROOT / page
     text = re.sub(r"```.*?```", "", file.read_text(), flags=re.DOTALL)
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     assert [link for link in links if link and not (file.parent / link).exists()] == []
-    if page in ("README.md", "CONTRIBUTING.md") or file.parent.name == "docs":
-        named = re.findall(r"`((?:cim_bench|pretrain|evals|reports|tests|benchmarks)/[\w./-]*)`", text)
-        invented = [name for name in named if not re.search("NAME|PAPER", name) and not (ROOT / name).exists()]
-        assert invented == []
+    named = re.findall(r"`((?:cim_bench|pretrain|evals|reports|tests|benchmarks)/[\w./-]*)`", text)
+    invented = [name for name in named if not re.search("NAME|PAPER", name) and not (ROOT / name).exists()]
+    assert invented == []

@@ -57,6 +57,7 @@ def test_what_agrees_and_what_does_not(
     agreed = capsys.readouterr().out
     assert re.search(rf"measured +{100 * own:.2f} % \[.*\]  n=24\n", agreed)
     assert "agrees: " in agreed
+    assert re.search(r"published +[\d.]+ %  --expected\n", agreed)
     assert "short side to 36 pixels (bicubic), centre crop of 32; mean 0.485" in agreed
     assert "24 in small/val: by their names NOT ImageNet-1k's validation images" in agreed
     assert "the published top-1 is of other images than these (e.g. astronaut/" in agreed

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -207,3 +208,27 @@ def test_tables_that_cannot_be_written_are_printed(make: Make, tmp_path: Path) -
     with pytest.raises(IncompleteError, match=r"cannot write .*file/out/vit\.md") as caught:
         report(tmp_path / "runs", tmp_path / "file" / "out")
     assert "| cim     | vit_tiny" in caught.value.made
+
+
+def test_a_column_in_which_nothing_can_be_told_from_a_guess_says_so(make: Make, tmp_path: Path) -> None:
+    """Printed and in the CSV, of ViTs, attacks and the matrix; 24 of 1,000 where a guess has 20 is [1.6, 3.5]."""
+    subject = {"name": "mae", "method": "MAE", "arch": "vit_base_patch16_224@224", "benchmark": "imagenet-1k"}
+    values = {
+        "finetune": ({}, 0.024),
+        "adversarial": ({"attack": "fgsm", "eps": 1 / 255}, 0.024),
+        "knn": ({"k": 20}, 0.4),
+    }
+    for evaluator, (facets, value) in values.items():
+        own: dict[str, Any] = {"evaluator": evaluator, "facets": facets, "value": value, "n": 1000, "chance": 0.02}
+        own["settings"] = {"eps": [1 / 255]} if evaluator == "adversarial" else {}
+        write_records(tmp_path / evaluator, [make(**subject, **own, key=evaluator)])
+    sentence = "can be told from a guess, which has 2 %: they rank nothing"
+    text = report(tmp_path)
+    assert "Fine-tune top-1 (%) ↑ ¹" in text
+    assert "| FGSM (%) ↑ ¹" in text
+    assert text.count(f"- ¹ no number measured on imagenet-1k {sentence}") == 2
+    assert [
+        line for line in (tmp_path / "vit.csv").read_text().splitlines() if "Fine-tune" in line and sentence in line
+    ]
+    assert main(["report", str(tmp_path), "--tables", "matrix"]) == 0
+    assert f"no number measured {sentence}" in (tmp_path / "matrix.md").read_text()
