@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -20,25 +22,57 @@ def make_classifier(model: Backbone, num_classes: int, *, drop_path: float, head
     Raises:
         ValueError: If the backbone's keys are not exactly those of its architecture.
     """
-    state = {key: value for key, value in model.net.state_dict().items() if not key.startswith(FINAL_NORM)}
-    classifier = Backbone(
-        classifier_arch(model.arch),
-        mean=triple(model.mean),
-        std=triple(model.std),
-        num_classes=num_classes,
-        model_args={"global_pool": "avg", "drop_path_rate": drop_path},
-    )
-    own = classifier.net.state_dict()
-    if SHARED_BIAS in state:
-        shared = state.pop(SHARED_BIAS)
-        state |= {key: shared + state.get(key, 0) for key in own if key.endswith(BLOCK_BIAS)}
-    fresh = {key for key in own if key.startswith(HEAD)}
-    load_exact(classifier.net, state, what="the backbone", missing=fresh)
+    model_args = {"global_pool": "avg", "drop_path_rate": drop_path}
+    classifier = rebuilt(model, model_args, fresh=HEAD, num_classes=num_classes)
     if head_std is not None:
         head: nn.Linear = classifier.net.get_classifier()
         nn.init.trunc_normal_(head.weight, std=head_std)
         nn.init.zeros_(head.bias)
     return classifier
+
+
+def body(model: Backbone, model_args: Mapping[str, Any], *, added: Sequence[str] = ()) -> Backbone:
+    """The backbone's weights without final norm and head, for heads that see raw tokens or maps.
+
+    Args:
+        model: Left as it is.
+        model_args: Of ``timm.create_model``.
+        added: Last parts of keys that `model_args` adds, which stay at their initial values: ``gamma``.
+
+    Raises:
+        ValueError: If the backbone's keys are not exactly those of its architecture.
+    """
+    made = rebuilt(model, model_args, fresh=(*FINAL_NORM, *HEAD), added=added)
+    for name in ("norm", "fc_norm", "head_drop", "head"):
+        if isinstance(getattr(made.net, name, None), nn.Module):
+            setattr(made.net, name, nn.Identity())
+    return made
+
+
+def rebuilt(
+    model: Backbone,
+    model_args: Mapping[str, Any],
+    *,
+    fresh: tuple[str, ...],
+    added: Sequence[str] = (),
+    num_classes: int = 0,
+) -> Backbone:
+    """A new network with the backbone's weights, and fresh ones where keys begin or end as told."""
+    state = {key: value for key, value in model.net.state_dict().items() if not key.startswith(FINAL_NORM)}
+    made = Backbone(
+        classifier_arch(model.arch),
+        mean=triple(model.mean),
+        std=triple(model.std),
+        num_classes=num_classes,
+        model_args=model_args,
+    )
+    own = made.net.state_dict()
+    if SHARED_BIAS in state:
+        shared = state.pop(SHARED_BIAS)
+        state |= {key: shared + state.get(key, 0) for key in own if key.endswith(BLOCK_BIAS)}
+    missing = {key for key in own if key.startswith(fresh) or key.rpartition(".")[2] in added} - state.keys()
+    load_exact(made.net, state, what="the backbone", missing=missing)
+    return made
 
 
 def classifier_arch(arch: Arch) -> Arch:

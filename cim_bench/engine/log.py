@@ -59,6 +59,14 @@ class TrainingLog:
             ) from error
 
 
+def read_log(folder: Path, name: str) -> list[tuple[int, float]]:
+    """Step and value of each line of a job's log that has a value of that name."""
+    path = folder / LOG
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    values = [json.loads(line) for line in lines if _step(line) >= 0]
+    return [(value["step"], value[name]) for value in values if name in value]
+
+
 def _step(line: str) -> int:
     """The step of a line; -1 if it tells none."""
     try:

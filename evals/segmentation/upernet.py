@@ -1,0 +1,265 @@
+"""Fine-tuning with UPerNet (mmseg's and its forks' ADE20K protocol), on the project's own training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Interval, Len
+from torch import Tensor, nn
+
+from cim_bench.common.ranges import Ascending, Distinct, NotNegative, Positive, Rate
+from cim_bench.common.seeds import seed_all
+from cim_bench.common.streams import say
+from cim_bench.contracts.context import Context
+from cim_bench.contracts.evaluator import Evaluator
+from cim_bench.data.segmentation import IGNORED, SegmentationSet
+from cim_bench.engine.devices import make_accelerator
+from cim_bench.engine.fit import clear_resume, fit
+from cim_bench.engine.log import read_log
+from cim_bench.engine.optimizers import check_optimizer
+from cim_bench.evals.classifier import body
+from cim_bench.evals.segmentation.measure import measurements
+from cim_bench.evals.segmentation.network import AUXILIARY_MAP, UPerNet, add_relative_bias
+from cim_bench.evals.segmentation.samples import SegmentationSamples
+from cim_bench.evals.segmentation.scoring import score
+from cim_bench.evals.segmentation.transforms import SegmentationTrain
+from cim_bench.models.backbone import Backbone, triple
+from cim_bench.models.sizing import at_size, patch_size
+from cim_bench.records.confusions import class_sums, miou
+from cim_bench.records.measurement import Measurement
+from cim_bench.spec import Data, IterationTraining, SlidingTest
+
+ADE20K = Data(name="ade20k", root="data/ADEChallengeData2016", train_split="training", val_split="validation")
+# A first validation below this share of the published curve's first point is far below it: BEiT's and MAE's own runs,
+# and repeats by others, lie within a few points of each other there.
+FAR_BELOW = 0.8
+
+
+def mae_training() -> IterationTraining:
+    """implus/mae_segmentation's values: 160,000 steps of 16 images, rate 1e-4, layer decay 0.65, warm-up 1,500."""
+    return IterationTraining(
+        iterations=160_000,
+        effective_batch=16,
+        lr=1e-4,
+        weight_decay=0.05,
+        layer_decay=0.65,
+        warmup_iterations=1500,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationUPerNet(Evaluator):
+    """Fine-tuning of a backbone with UPerNet's heads; CIM's recipe by default, others in `cim_bench.recipes`.
+
+    Every switch is a trait of a published code; the pages of the recipes say which code has which.
+
+    Attributes:
+        data: The set, in ADE20K's layout.
+        training: Schedule, per iteration.
+        test: Windows; its crop is that of training, too.
+        ratio_range: Of random sizes in training, times `SlidingTest.scale`.
+        blocks: Of a ViT, those whose raw tokens are the pyramid's maps; a ResNet gives its four stages.
+        channels: Of the head.
+        drop_path: Stochastic depth rate of the last block.
+        relative_bias: Give a ViT with absolute positions relative ones of its own, too, which begin at 0.
+        layer_scale: Give a ViT without layer scale one that begins at this value; ``None`` for none.
+        decay_positions: Whether weight decay applies to positions, relative ones too, and the class token: public code
+            means to exempt them, and its names never match (``backbone.`` begins them).
+        loss_pixels: Mean of the loss over ``all`` pixels, where ignored ones count as 0 (mmseg), or over ``labelled``.
+        auxiliary_weight: Of the auxiliary head's loss.
+        published_curve: mIoU in percent at every tenth of a published training on ADE20K; a run that is far below its
+            first point says so at once.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[Literal["backbone", "classifier"]] = "backbone"
+    opens: ClassVar[type[SegmentationSet]] = SegmentationSet
+
+    data: Data = ADE20K
+    training: IterationTraining = field(default_factory=mae_training)
+    test: SlidingTest = field(default_factory=SlidingTest)
+    ratio_range: Annotated[tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)]], Ascending()] = (0.5, 2.0)
+    blocks: Annotated[tuple[NotNegative, ...], Len(4, 4), Ascending(), Distinct()] = (3, 5, 7, 11)
+    channels: Positive = 768
+    drop_path: Rate = 0.1
+    relative_bias: bool = False
+    layer_scale: Annotated[float, Interval(gt=0, le=10)] | None = None
+    decay_positions: bool = True
+    loss_pixels: Literal["all", "labelled"] = "all"
+    auxiliary_weight: Annotated[float, Ge(0)] = 0.4
+    published_curve: tuple[Annotated[float, Interval(ge=0, le=100)], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_optimizer(self.training, "SegmentationUPerNet.training")
+        if self.relative_bias and self.test.whole:
+            raise ValueError(
+                "SegmentationUPerNet.test.whole is True, and relative positions are of one window's size; set "
+                "relative_bias or test.whole to False"
+            )
+
+    def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
+        """Its own set's splits."""
+        return ((self.data, self.data.train_split), (self.data, self.data.val_split))
+
+    def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
+        """mIoU and the other measures of the last iteration, for each way of testing."""
+        train, val = (SegmentationSet(self.data, split) for split in (self.data.train_split, self.data.val_split))
+        device = make_accelerator(ctx.machine).device
+        seed_all(ctx.seed, "head")
+        network = self.network(model, len(train.classes)).to(device)
+        if device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        mean, patch = network.backbone.mean, patch_size(network.backbone)
+
+        def validate() -> dict[str, float]:
+            network.eval()
+            ((_, cells), *_) = score(network, val, self.test, mean=mean, patch=patch, machine=ctx.machine)
+            network.train()
+            reached = float(miou(class_sums(cells, len(val.classes)).sum(axis=0)))
+            for sentence in self._behind([reached] if not read_log(ctx.folder, "miou") else [], len(val)):
+                say(sentence)
+            return {"miou": reached}
+
+        last = fit(
+            SegmentationModel(network, self),
+            SegmentationSamples(train, self.transform(model), ctx.seed),
+            self.groups(network),
+            training=self.training,
+            machine=ctx.machine,
+            seed=ctx.seed,
+            folder=ctx.folder,
+            key=ctx.key,
+            title="segmentation",
+            validate=validate,
+        )
+        processes = make_accelerator(ctx.machine).num_processes if device.type == "cuda" else 1
+        ctx.warnings.extend(self._statistics(round(last["images_a_pass"]) * processes))
+        ctx.warnings.extend(self._behind([value for _, value in read_log(ctx.folder, "miou")], len(val)))
+        if patch_size(model) == 14:
+            ctx.warnings.append(f"patches of 14 pixels: crops of {self.test.crop} pixels")
+        found = score(network.eval(), val, self.test, mean=mean, patch=patch, machine=ctx.machine)
+        yield from measurements(ctx, val, found)
+        clear_resume(ctx.folder)
+
+    def network(self, model: Backbone, classes: int) -> UPerNet:
+        """The backbone at the crop's size under fresh heads.
+
+        Raises:
+            ValueError: If the backbone has no patch tokens, too few blocks, or takes none of what is to be added.
+        """
+        model_args: dict[str, Any] = {"drop_path_rate": self.drop_path}
+        if self.layer_scale is not None:
+            model_args["init_values"] = self.layer_scale
+        if self.test.whole:
+            model_args["dynamic_img_size"] = True
+        backbone = body(at_size(model, self.test.crop), model_args, added=("gamma",) if self.layer_scale else ())
+        if self.relative_bias:
+            add_relative_bias(backbone)
+        return UPerNet(backbone, blocks=self.blocks, channels=self.channels, classes=classes)
+
+    def transform(self, model: Backbone) -> SegmentationTrain:
+        """mmseg's training transform."""
+        return SegmentationTrain(
+            crop=self.test.crop,
+            scale=self.test.scale,
+            ratio_range=self.ratio_range,
+            mean=triple(model.mean),
+            antialias=self.test.antialias,
+        )
+
+    def groups(self, network: UPerNet) -> list[dict[str, Any]]:
+        """Optimiser groups by layer, with and without weight decay.
+
+        Source: microsoft/unilm, beit/semantic_segmentation/mmcv_custom/layer_decay_optimizer_constructor.py.
+        """
+        decay, depth = self.training.layer_decay or 1.0, network.backbone.depth
+        groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        for name, parameter in network.named_parameters():
+            layer = layer_of(name, depth)
+            positions = name.endswith(("pos_embed", "cls_token", "relative_position_bias_table"))
+            free = parameter.ndim == 1 or name.endswith(".bias") or (positions and not self.decay_positions)
+            group = {
+                "params": [],
+                "lr_scale": decay ** (depth + 1 - layer),
+                "weight_decay": 0.0 if free else self.training.weight_decay,
+            }
+            groups.setdefault((layer, free), group)["params"].append(parameter)
+        return list(groups.values())
+
+    def _statistics(self, images: int) -> list[str]:
+        wanted = self.training.effective_batch
+        if images >= wanted:
+            return []
+        return [f"BatchNorm statistics over {images} images a pass, where the recipe has {wanted}"]
+
+    def _behind(self, reached: Sequence[float], images: int) -> list[str]:
+        """A warning where the first validation is far below the published curve's first point."""
+        if not reached or not self.published_curve or self.data.name != ADE20K.name or images != 2_000:
+            return []
+        own, published = 100 * reached[0], self.published_curve[0]
+        if own >= FAR_BELOW * published:
+            return []
+        return [f"after a tenth of the training mIoU was {own:.2f} %, where the published run had {published:.2f} %"]
+
+
+def layer_of(name: str, depth: int) -> int:
+    """Layer of a parameter: 0 for embeddings and a ResNet's stem, then blocks or stages from 1, then all heads."""
+    parts = name.removeprefix("backbone.net.").split(".")
+    if not name.startswith("backbone.net."):
+        return depth + 1
+    if parts[0] == "blocks":
+        return int(parts[1]) + 1
+    if parts[0].startswith("layer"):
+        return int(parts[0].removeprefix("layer"))
+    return 0
+
+
+class SegmentationModel(nn.Module):
+    """A UPerNet with its loss.
+
+    Args:
+        network: What is trained.
+        recipe: Its loss.
+    """
+
+    def __init__(self, network: UPerNet, recipe: SegmentationUPerNet) -> None:
+        super().__init__()
+        self.network, self.recipe = network, recipe
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Loss of images (B, 3, c, c) uint8 and masks (B, c, c) uint8, and what is logged of it."""
+        masks = batch["mask"].long()
+        maps = self.network.maps(batch["image"].float() / 255)
+        logits = _to_size(self.network.head(maps), masks)
+        auxiliary = _to_size(self.network.auxiliary(maps[AUXILIARY_MAP]), masks)
+        main, side = (pixel_loss(found, masks, self.recipe.loss_pixels) for found in (logits, auxiliary))
+        labelled = masks != IGNORED
+        right = ((logits.argmax(dim=1) == masks) & labelled).sum() / labelled.sum().clamp_min(1)
+        passed = torch.tensor(float(len(masks)), device=masks.device)
+        return {
+            "loss": main + self.recipe.auxiliary_weight * side,
+            "head_loss": main,
+            "auxiliary_loss": side,
+            "pixel_accuracy": right,
+            "images_a_pass": passed,
+        }
+
+
+def pixel_loss(logits: Tensor, masks: Tensor, pixels: Literal["all", "labelled"]) -> Tensor:
+    """Cross entropy of logits (B, classes, H, W) and masks (B, H, W), `IGNORED` where unlabelled.
+
+    Source: open-mmlab/mmsegmentation, models/losses/cross_entropy_loss.py: ``avg_non_ignore`` is False by default, so
+    that ignored pixels count as 0 in a mean over all.
+    """
+    total = F.cross_entropy(logits.float(), masks, ignore_index=IGNORED, reduction="sum")
+    count = masks.numel() if pixels == "all" else int((masks != IGNORED).sum())
+    return total / max(count, 1)
+
+
+def _to_size(logits: Tensor, masks: Tensor) -> Tensor:
+    return F.interpolate(logits, size=masks.shape[1:], mode="bilinear", align_corners=False)
