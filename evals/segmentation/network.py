@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from timm.layers import RelPosBias
+from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from cim_bench.evals.segmentation.heads import FCNHead, UPerHead, ViTPyramid
@@ -32,6 +33,7 @@ class UPerNet(nn.Module):
             backbone.net.blocks = backbone.net.blocks[: max(blocks) + 1]
             widths = [int(backbone.net.embed_dim)] * len(self.blocks)
         else:
+            self.blocks = (0, 1, 2, 3)
             widths = [int(info["num_chs"]) for info in backbone.net.feature_info[1:]]
         self.pyramid = ViTPyramid(widths[0]) if is_vit else nn.Identity()
         self.head = UPerHead(widths, channels, classes)
@@ -67,8 +69,8 @@ class BiasedAttention(nn.Module):
         self.rel_pos = RelPosBias(window_size=(grid, grid), num_heads=self.num_heads, prefix_tokens=prefix)
         nn.init.zeros_(self.rel_pos.relative_position_bias_table)
 
-    def forward(self, tokens: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """(N, T, width) to (N, T, width); timm's ViT gives no mask."""
+    def forward(self, tokens: Tensor, **_: object) -> Tensor:
+        """(N, T, width) to (N, T, width); the masks that timm passes on are ``None`` in a ViT."""
         n, t, width = tokens.shape
         q, k, v = self.qkv(tokens).reshape(n, t, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
         bias = self.rel_pos.get_bias().to(q.dtype)
@@ -85,7 +87,7 @@ def add_relative_bias(backbone: Backbone) -> None:
     """
     net = backbone.net
     blocks = getattr(net, "blocks", [])
-    if not len(blocks) or any(type(block.attn).__name__ != "Attention" for block in blocks):
+    if not len(blocks) or not all(isinstance(block.attn, Attention) for block in blocks):
         raise ValueError(f"{backbone.arch.name} takes no relative positions beside its own; set relative_bias to False")
     grid = backbone.arch.image_size // int(net.patch_embed.patch_size[0])
     for block in blocks:

@@ -33,6 +33,7 @@ from cim_bench.records.confusions import class_sums, miou
 from cim_bench.records.measurement import Measurement
 from cim_bench.spec import Data, IterationTraining, SlidingTest
 
+Ratio = Annotated[float, Interval(gt=0, le=8)]
 ADE20K = Data(name="ade20k", root="data/ADEChallengeData2016", train_split="training", val_split="validation")
 # A first validation below this share of the published curve's first point is far below it: BEiT's and MAE's own runs,
 # and repeats by others, lie within a few points of each other there.
@@ -61,7 +62,7 @@ class SegmentationUPerNet(Evaluator):
         data: The set, in ADE20K's layout.
         training: Schedule, per iteration.
         test: Windows; its crop is that of training, too.
-        ratio_range: Of random sizes in training, times `SlidingTest.scale`.
+        ratios: Range of random sizes in training, times `SlidingTest.scale`.
         blocks: Of a ViT, those whose raw tokens are the pyramid's maps; a ResNet gives its four stages.
         channels: Of the head.
         drop_path: Stochastic depth rate of the last block.
@@ -82,7 +83,7 @@ class SegmentationUPerNet(Evaluator):
     data: Data = ADE20K
     training: IterationTraining = field(default_factory=mae_training)
     test: SlidingTest = field(default_factory=SlidingTest)
-    ratio_range: Annotated[tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)]], Ascending()] = (0.5, 2.0)
+    ratios: Annotated[tuple[Ratio, Ratio], Ascending()] = (0.5, 2.0)
     blocks: Annotated[tuple[NotNegative, ...], Len(4, 4), Ascending(), Distinct()] = (3, 5, 7, 11)
     channels: Positive = 768
     drop_path: Rate = 0.1
@@ -166,8 +167,8 @@ class SegmentationUPerNet(Evaluator):
         """mmseg's training transform."""
         return SegmentationTrain(
             crop=self.test.crop,
-            scale=self.test.scale,
-            ratio_range=self.ratio_range,
+            bound=self.test.scale,
+            ratios=self.ratios,
             mean=triple(model.mean),
             antialias=self.test.antialias,
         )
