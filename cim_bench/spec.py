@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from cim_bench.common.cores import own_cores
-from cim_bench.common.ranges import NotNegative, Pixels, Positive, Rate, Settings, fit
+from cim_bench.common.ranges import Distinct, NotNegative, Pixels, Positive, Rate, Settings, fit
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -82,38 +82,21 @@ OF_BENCHMARK = Data(name="", root="")  # of a pre-training: the set of the bench
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Settings):
-    """One optimisation schedule. Every value can move a number, so all of it belongs to the job's key.
+class Optimisation(Settings):
+    """What every training says of its optimiser steps. Every value can move a number, so all of it is in the job's key.
 
     Attributes:
-        epochs: Passes over the data.
-        warmup_epochs: Linear warm-up from 0, set per step.
-        warmup_prefix: Whether the half-cosine begins after the warm-up, at its top (MAE, CIM, BEiT), or spans all
-            epochs, of which warm-up replaces the first (timm's scheduler by default: SimMIM, DeiT, RSB).
         effective_batch: Images per optimiser step over all devices; accumulation is derived from it.
-        base_lr: Learning rate per `lr_batch` images of `effective_batch`.
-        milestones: Epochs at which the rate falls tenfold, in place of the half-cosine (SimMIM pre-training).
-        lr_batch: 256 for MAE and CIM recipes, 512 for SimMIM's.
-        min_lr: Value at the end of the half-cosine.
         optimizer: Any name of ``timm.optim``.
         betas: Of Adam-like optimisers.
         momentum: Of SGD-like optimisers.
-        weight_decay: Not applied to biases, norms, position and class tokens.
+        weight_decay: Not applied to biases, norms, position and class tokens, unless a protocol says otherwise.
         layer_decay: Factor of the learning rate per layer below the head; ``None`` for one rate.
         clip_grad: Largest gradient norm, in every precision; ``None`` for no clipping.
         precision: Of forward and backward; weights are always fp32.
-        repeats: Times that an epoch shows each of its images, under different augmentations; an epoch stays as
-            long, and shows fewer images (repeated augmentation, 3 in RSB A2; timm, ``RepeatAugSampler``).
     """
 
-    epochs: Positive
     effective_batch: Positive
-    base_lr: Annotated[float, Interval(gt=0, le=1000)]
-    warmup_epochs: Annotated[float, Ge(0)] = 0.0
-    warmup_prefix: bool = True
-    milestones: tuple[Annotated[float, Gt(0)], ...] = ()
-    lr_batch: Positive = 256
-    min_lr: Annotated[float, Ge(0)] = 0.0
     optimizer: Annotated[str, MinLen(1)] = "adamw"
     betas: tuple[Rate, Rate] = (0.9, 0.999)
     momentum: Rate = 0.9
@@ -121,19 +104,84 @@ class Training(Settings):
     layer_decay: Annotated[float, Interval(gt=0, le=1)] | None = None
     clip_grad: Annotated[float, Gt(0)] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Optimisation):
+    """A training that is counted in epochs.
+
+    Attributes:
+        epochs: Passes over the data.
+        warmup_epochs: Linear warm-up from 0, set per step.
+        warmup_prefix: Whether the half-cosine begins after the warm-up, at its top (MAE, CIM, BEiT), or spans all
+            epochs, of which warm-up replaces the first (timm's scheduler by default: SimMIM, DeiT, RSB).
+        base_lr: Learning rate per `lr_batch` images of `effective_batch`.
+        milestones: Epochs at which the rate falls tenfold, in place of the half-cosine (SimMIM pre-training).
+        lr_batch: 256 for MAE and CIM recipes, 512 for SimMIM's.
+        min_lr: Value at the end of the half-cosine.
+        repeats: Times that an epoch shows each of its images, under different augmentations; an epoch stays as
+            long, and shows fewer images (repeated augmentation, 3 in RSB A2; timm, ``RepeatAugSampler``).
+    """
+
+    epochs: Positive
+    base_lr: Annotated[float, Interval(gt=0, le=1000)]
+    warmup_epochs: Annotated[float, Ge(0)] = 0.0
+    warmup_prefix: bool = True
+    milestones: tuple[Annotated[float, Gt(0)], ...] = ()
+    lr_batch: Positive = 256
+    min_lr: Annotated[float, Ge(0)] = 0.0
     repeats: Annotated[int, Interval(ge=1, le=16)] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        peak = self.base_lr * self.effective_batch / self.lr_batch
         late = any(milestone >= self.epochs for milestone in self.milestones)
         for wrong, name, reason in (
             (self.warmup_epochs > self.epochs, "warmup_epochs", f"beyond Training.epochs {self.epochs}"),
             (late, "milestones", f"not all before the end, Training.epochs {self.epochs}"),
-            (self.min_lr > peak, "min_lr", f"above the highest rate, {peak:.3g}"),
+            (self.min_lr > self.peak_lr, "min_lr", f"above the highest rate, {self.peak_lr:.3g}"),
         ):
             if wrong:
                 raise ValueError(f"Training.{name} is {getattr(self, name)}, {reason}; lower it")
+
+    @property
+    def peak_lr(self) -> float:
+        """The highest learning rate of the schedule."""
+        return self.base_lr * self.effective_batch / self.lr_batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterationTraining(Optimisation):
+    """A training that is counted in optimiser steps, whatever the size of the data set, as segmentation is.
+
+    Attributes:
+        iterations: Optimiser steps.
+        lr: Learning rate at the top, of `effective_batch` images as they are.
+        power: Of the polynomial by which the rate falls to 0.
+        warmup_iterations: Steps over which a linear factor rises to 1.
+        warmup_ratio: That factor at the first step.
+    """
+
+    iterations: Positive
+    lr: Annotated[float, Interval(gt=0, le=1000)]
+    power: Annotated[float, Interval(gt=0, le=10)] = 1.0
+    warmup_iterations: NotNegative = 0
+    warmup_ratio: Annotated[float, Interval(gt=0, le=1)] = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup_iterations > self.iterations:
+            raise ValueError(
+                f"IterationTraining.warmup_iterations is {self.warmup_iterations}, beyond "
+                f"IterationTraining.iterations {self.iterations}; lower it"
+            )
+
+    @property
+    def peak_lr(self) -> float:
+        """The highest learning rate of the schedule."""
+        return self.lr
+
+
+AnyTraining = Training | IterationTraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +220,35 @@ class Machine(Settings):
     def loader_processes(self) -> int:
         """`workers`, or the cores that this process may use if these are fewer."""
         return min(self.workers, own_cores())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlidingTest(Settings):
+    """How a segmentation network is tested on images larger than its input; each way is a measurement of one pass.
+
+    Attributes:
+        scale: Longest and shortest side that bound the resized image, in pixels; its shape is kept.
+        crop: Side of a window in pixels.
+        strides: Steps between windows; logits are averaged where windows overlap.
+        whole: Score the network's answer to the whole resized image, too.
+        antialias: Whether shrinking filters; mmseg's (OpenCV's bilinear) does not.
+    """
+
+    scale: tuple[Pixels, Pixels] = (2048, 512)
+    crop: Pixels = 512
+    strides: Annotated[tuple[Pixels, ...], Distinct()] = (341,)
+    whole: bool = False
+    antialias: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if wide := [stride for stride in self.strides if stride > self.crop]:
+            raise ValueError(
+                f"SlidingTest.strides has {wide[0]}, more than SlidingTest.crop {self.crop}: pixels between windows "
+                "would have no answer; lower it"
+            )
+        if not self.strides and not self.whole:
+            raise ValueError("SlidingTest.strides is empty and whole is False: nothing would be scored; set either")
 
 
 @dataclass(frozen=True, kw_only=True)

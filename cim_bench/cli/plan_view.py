@@ -49,7 +49,7 @@ def _option(runner: Runner, job: Job) -> str:
     try:
         for data, split in evaluator.reads(benchmark.data):
             option = next((name for name, known in own.items() if data.root.startswith(known.root)), "--data.root")
-            runner.states.fingerprint_of(data, split)
+            runner.states.fingerprint_of(evaluator, data, split)
     except (ValueError, OSError) as error:  # of sets that `reads` itself looks through, the message names the root
         return next((name for name, known in own.items() if known.root in str(error)), option)
     return f"--subjects.{job.subject}.{'path' if isinstance(source, FromCheckpoint) else 'arch'}"

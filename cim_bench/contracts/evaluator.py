@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.parts import Part
+from cim_bench.data.images import ImageSet
 from cim_bench.engine.inference import ImageBatch, Transform
 from cim_bench.models.backbone import Backbone
 from cim_bench.records.facets import Facets
@@ -17,16 +18,27 @@ from cim_bench.records.outcomes import Count
 from cim_bench.spec import Data, PlugIn
 
 
+class Fingerprinted(Protocol):
+    """A split of a data set."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that a number may depend on."""
+        ...
+
+
 class Evaluator(PlugIn):
     """Contract of a protocol; subclasses are frozen keyword-only dataclasses whose fields are its knobs.
 
     Attributes:
         version: Bumped whenever numbers can move.
         needs: What `run` is given; a ``classifier`` is the checkpoint that fine-tuning saved.
+        opens: What opens the sets that it `reads`, called with a `Data` and a split; it has a ``fingerprint``.
     """
 
     version: ClassVar[int]
     needs: ClassVar[Literal["backbone", "classifier"]]
+    opens: ClassVar[Callable[[Data, str], Fingerprinted]] = ImageSet
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """Measure `model`; raw values with exact counts."""

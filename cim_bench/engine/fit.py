@@ -28,8 +28,8 @@ from cim_bench.engine.log import TrainingLog
 from cim_bench.engine.optimizers import make_optimizer
 from cim_bench.engine.resume import RESUME, read_resume, write_resume
 from cim_bench.engine.samples import TrainSet
-from cim_bench.engine.schedule import Steps, StepSampler, learning_rate
-from cim_bench.spec import Machine, Training
+from cim_bench.engine.schedule import Steps, StepSampler, learning_rate, validation_interval
+from cim_bench.spec import AnyTraining, Machine, Training
 
 MOST_NAMED = 64  # images, in an error
 MicroBatch = dict[str, Tensor]  # the samples of one pass, stacked by the loader
@@ -60,7 +60,7 @@ class Fit:
         samples: TrainSet,
         groups: list[dict[str, Any]],
         *,
-        training: Training,
+        training: AnyTraining,
         machine: Machine,
         seed: int,
         folder: Path,
@@ -93,7 +93,7 @@ class Fit:
             start=self.start,
             rank=self.engine.process_index,
             processes=self.engine.num_processes,
-            repeats=self.training.repeats,
+            repeats=self.training.repeats if isinstance(self.training, Training) else 1,
         )
         workers = self.machine.loader_processes
         loader: DataLoader[dict[str, Any]] = DataLoader(
@@ -105,7 +105,7 @@ class Fit:
             pin_memory=self.engine.device.type == "cuda",
         )
         batches = iter(loader)
-        every = steps.per_epoch * math.ceil(self.training.epochs / 5)
+        every = validation_interval(steps, self.training)
         saved, began, since = time.monotonic(), time.monotonic(), self.start
         with (
             Meter(self.title, steps.total, start=self.start, show=main) as meter,
@@ -246,7 +246,7 @@ def fit(
     samples: TrainSet,
     groups: list[dict[str, Any]],
     *,
-    training: Training,
+    training: AnyTraining,
     machine: Machine,
     seed: int,
     folder: Path,
@@ -269,7 +269,7 @@ def fit(
         key: The job's: a resume point of another one is not gone on with.
         title: Names the work in progress lines and errors.
         after_step: Called with the finished fraction after each optimiser step.
-        validate: Called about five times in training and at its end; its numbers go to the log.
+        validate: Called several times in training (`validation_interval`) and at its end; its numbers go to the log.
 
     Returns:
         What the model returned, learning rate and gradient norm: means over the steps of the last epoch.

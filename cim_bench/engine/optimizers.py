@@ -8,11 +8,11 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from cim_bench.spec import Training
+from cim_bench.spec import AnyTraining
 
 
-def make_optimizer(groups: list[dict[str, Any]], training: Training) -> torch.optim.Optimizer:
-    """An optimiser by its name; those like Adam take `Training.betas`, others `Training.momentum`.
+def make_optimizer(groups: list[dict[str, Any]], training: AnyTraining) -> torch.optim.Optimizer:
+    """An optimiser by its name; those like Adam take `betas`, others `momentum`.
 
     Args:
         groups: With a ``weight_decay`` of their own.
@@ -21,12 +21,12 @@ def make_optimizer(groups: list[dict[str, Any]], training: Training) -> torch.op
     like_adam = "adam" in training.optimizer or training.optimizer == "lamb"
     kwargs: dict[str, Any] = {"betas": training.betas} if like_adam else {"momentum": training.momentum}
     made: torch.optim.Optimizer = create_optimizer_v2(
-        groups, opt=training.optimizer, lr=training.base_lr, weight_decay=0.0, **kwargs
+        groups, opt=training.optimizer, lr=training.peak_lr, weight_decay=0.0, **kwargs
     )
     return made
 
 
-def check_optimizer(training: Training, name: str) -> None:
+def check_optimizer(training: AnyTraining, name: str) -> None:
     """Try whether timm makes the optimiser of a schedule.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cim_bench.spec import Machine, Training
+from cim_bench.spec import AnyTraining, IterationTraining, Machine, Training
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Steps:
     accumulation: int
 
     @classmethod
-    def plan(cls, samples: int, training: Training, machine: Machine, processes: int) -> Steps:
+    def plan(cls, samples: int, training: AnyTraining, machine: Machine, processes: int) -> Steps:
         """Derive accumulation so that the effective batch is exactly the recipe's.
 
         Args:
@@ -66,9 +66,8 @@ class Steps:
                 "slow and spoils batch statistics; choose another effective_batch, or a divisor as machine.micro_batch"
             )
         per_epoch = samples // batch
-        return cls(
-            per_epoch=per_epoch, total=per_epoch * training.epochs, micro_batch=micro, accumulation=share // micro
-        )
+        total = per_epoch * training.epochs if isinstance(training, Training) else training.iterations
+        return cls(per_epoch=per_epoch, total=total, micro_batch=micro, accumulation=share // micro)
 
 
 class StepSampler:
@@ -111,13 +110,21 @@ class StepSampler:
                 yield drawn[first::passes]
 
 
-def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
-    """Learning rate of one optimiser step: linear warm-up, then half a cosine to `min_lr`, or a fall at milestones.
+def validation_interval(steps: Steps, training: AnyTraining) -> int:
+    """Steps between two looks at the validation split: a fifth of the epochs, a tenth of the iterations.
 
-    Sources: facebookresearch/mae, util/lr_sched.py; timm, scheduler/cosine_lr.py (`Training.warmup_prefix`).
+    mmseg's configurations of 160,000 iterations look every 16,000.
+    """
+    if isinstance(training, Training):
+        return steps.per_epoch * math.ceil(training.epochs / 5)
+    return math.ceil(training.iterations / 10)
+
+
+def learning_rate(step: int, *, per_epoch: int, training: AnyTraining) -> float:
+    """Learning rate of one optimiser step, counted from 0 over the whole training.
 
     Args:
-        step: Counted from 0 over the whole training.
+        step: Which.
         per_epoch: Steps an epoch.
         training: The schedule.
 
@@ -128,8 +135,17 @@ def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
         >>> [round(learning_rate(step, per_epoch=10, training=training), 6) for step in (0, 5, 10, 60, 110)]
         [0.0, 0.00015, 0.0003, 0.00015, 0.0]
     """
-    peak = training.base_lr * training.effective_batch / training.lr_batch
-    epoch = step / per_epoch
+    if isinstance(training, IterationTraining):
+        return _polynomial_rate(step, training)
+    return _cosine_rate(step / per_epoch, training)
+
+
+def _cosine_rate(epoch: float, training: Training) -> float:
+    """Linear warm-up, then half a cosine to `min_lr`, or a fall at milestones.
+
+    Sources: facebookresearch/mae, util/lr_sched.py; timm, scheduler/cosine_lr.py (`Training.warmup_prefix`).
+    """
+    peak = training.peak_lr
     if epoch < training.warmup_epochs:
         return peak * epoch / training.warmup_epochs
     if training.milestones:  # microsoft/SimMIM, lr_scheduler.py, TRAIN.LR_SCHEDULER.GAMMA 0.1
@@ -137,6 +153,17 @@ def learning_rate(step: int, *, per_epoch: int, training: Training) -> float:
     begin = training.warmup_epochs if training.warmup_prefix else 0.0
     progress = (epoch - begin) / max(training.epochs - begin, 1e-12)
     return training.min_lr + (peak - training.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _polynomial_rate(step: int, training: IterationTraining) -> float:
+    """A polynomial from the peak to 0 over all iterations, times a linear factor during the warm-up.
+
+    Source: open-mmlab/mmcv 1.x, runner/hooks/lr_updater.py (``PolyLrUpdaterHook``, ``get_warmup_lr`` of ``linear``).
+    """
+    rate = training.lr * math.pow(1 - step / training.iterations, training.power)
+    if step < training.warmup_iterations:
+        rate *= 1 - (1 - step / training.warmup_iterations) * (1 - training.warmup_ratio)
+    return rate
 
 
 def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -19,11 +19,15 @@ from cim_bench import registry
 from cim_bench.benchmark import Benchmark, Pretraining, RandomInit
 from cim_bench.common.files import safe_name, write_atomic
 from cim_bench.common.hashing import stable_hash
-from cim_bench.spec import Arch, Data, FromCheckpoint, Machine, PlugIn, Training
+from cim_bench.spec import Arch, Data, FromCheckpoint, IterationTraining, Machine, PlugIn, SlidingTest, Training
 
 FOLDER = "benchmarks"
 OWN = {
-    kind.__name__: kind for kind in (Arch, Benchmark, Data, FromCheckpoint, Machine, Pretraining, RandomInit, Training)
+    kind.__name__: kind
+    for kind in (
+        *(Arch, Benchmark, Data, FromCheckpoint, Machine, Pretraining, RandomInit),
+        *(IterationTraining, SlidingTest, Training),
+    )
 }
 GROUPS = ("pretexts", "evaluators", "executors")
 

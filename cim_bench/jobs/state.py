@@ -15,7 +15,6 @@ from cim_bench.contracts.context import CLASSIFIER
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.contracts.executor import Job
 from cim_bench.data.fingerprint import join_fingerprints
-from cim_bench.data.images import ImageSet
 from cim_bench.engine.devices import device_name, is_main
 from cim_bench.jobs.identity import pretraining_info, protocol_info
 from cim_bench.jobs.subjects import Subjects, is_trained
@@ -65,20 +64,22 @@ class JobStates:
     benchmark: Benchmark
     output: Path
     jobs: dict[str, Job]
-    _fingerprints: dict[tuple[Data, str], str] = field(default_factory=dict)
+    _fingerprints: dict[tuple[object, Data, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.subjects = Subjects(self.benchmark, self.output)
 
     def fingerprint(self, evaluator: Evaluator) -> str:
         """Fingerprint of all that an evaluator reads."""
-        return join_fingerprints([self.fingerprint_of(*pair) for pair in evaluator.reads(self.benchmark.data)])
+        pairs = evaluator.reads(self.benchmark.data)
+        return join_fingerprints([self.fingerprint_of(evaluator, *pair) for pair in pairs])
 
-    def fingerprint_of(self, data: Data, split: str) -> str:
-        """Fingerprint of a split, which is looked through once."""
-        if (data, split) not in self._fingerprints:
-            self._fingerprints[data, split] = ImageSet(data, split).fingerprint
-        return self._fingerprints[data, split]
+    def fingerprint_of(self, evaluator: Evaluator, data: Data, split: str) -> str:
+        """Fingerprint of a split that an evaluator reads, which is looked through once."""
+        opens = type(evaluator).opens
+        if (opens, data, split) not in self._fingerprints:
+            self._fingerprints[opens, data, split] = opens(data, split).fingerprint
+        return self._fingerprints[opens, data, split]
 
     def evaluation(self, job: Job) -> Evaluation:
         """Folder, key and protocol of an evaluation, and which weights it takes.

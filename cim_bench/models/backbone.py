@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -87,6 +87,47 @@ class Backbone(nn.Module):
             pooled = output[:, prefix:].mean(dim=1)
             return pooled if after is None else after(pooled)
         raise ValueError(f"{self.arch.name} has no {kind!r} feature; its last output has shape {tuple(output.shape)}")
+
+    @property
+    def depth(self) -> int:
+        """Blocks of a ViT, or stages of a ResNet.
+
+        Raises:
+            ValueError: If it has neither.
+        """
+        blocks = getattr(self.net, "blocks", None)
+        if not hasattr(self.net, "forward_intermediates") or (blocks is None and not hasattr(self.net, "layer4")):
+            raise ValueError(f"{self.arch.name} has no maps of patch tokens; give a ViT or a ResNet")
+        return 4 if blocks is None else len(blocks)
+
+    def token_maps(self, images: Tensor, blocks: Sequence[int] | None = None, *, norm: bool) -> list[Tensor]:
+        """Patch tokens after some blocks, or the maps of a ResNet's stages, without class token and registers.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            blocks: Counted from 0, in ascending order; ``None`` for the last.
+            norm: Whether tokens pass the network's final norm; a ResNet has none.
+
+        Returns:
+            Of each block (N, width, H / patch, W / patch).
+
+        Raises:
+            ValueError: If the network has no patch tokens, or not that many blocks.
+        """
+        chosen = _checked_blocks(self, [self.depth - 1] if blocks is None else blocks)
+        if not hasattr(self.net, "blocks"):
+            chosen, norm = [stage + 1 for stage in chosen], False  # timm counts the stem
+        maps: list[Tensor] = self.net.forward_intermediates(
+            self.normalize(images), indices=chosen, norm=norm, output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
+
+
+def _checked_blocks(model: Backbone, blocks: Sequence[int]) -> list[int]:
+    depth = model.depth
+    if odd := [block for block in blocks if not 0 <= block < depth]:
+        raise ValueError(f"{model.arch} has no block {odd[0]}; choose blocks of 0 to {depth - 1}")
+    return list(blocks)
 
 
 def create_net(arch: Arch, **model_args: Any) -> Any:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 from cim_bench.models.backbone import SIZED, create_meta_net
 from cim_bench.models.checkpoint import Checkpoint, Meta, content_hash
-from cim_bench.models.formats.measure import REL_TABLE, RequestedArch, input_size
+from cim_bench.models.formats.measure import RequestedArch, input_size
 from cim_bench.models.key_contract import check_keys
-from cim_bench.models.positions import Interpolation, interpolate_positions
+from cim_bench.models.positions import Interpolation, resample_positions
 
 
 @dataclass(frozen=True)
@@ -85,47 +84,3 @@ def net_of(meta: Meta) -> nn.Module:
     options = {} if meta.global_pool is None else {"global_pool": meta.global_pool}
     net: nn.Module = create_meta_net(meta.arch, num_classes=len(meta.classes), **options)
     return net
-
-
-def resample_positions(
-    state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], how: Interpolation
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """A state dict whose absolute positions and relative tables have the shapes of the architecture.
-
-    Args:
-        state: With timm's names.
-        shapes: Of the architecture.
-        how: Interpolation of absolute positions.
-
-    Returns:
-        The state dict, and the names of what was resampled.
-    """
-    changed = {
-        key: _absolute(value, shapes[key][1], how) if key == "pos_embed" else _relative(value, shapes[key])
-        for key, value in state.items()
-        if (key == "pos_embed" or key.endswith(REL_TABLE)) and _only_grid_differs(value, shapes.get(key), key)
-    }
-    return {**state, **changed}, tuple(changed)
-
-
-def _only_grid_differs(value: Tensor, shape: torch.Size | None, key: str) -> bool:
-    grid = 1 if key == "pos_embed" else 0
-    return (
-        shape is not None
-        and value.ndim == len(shape)
-        and value.shape[grid] != shape[grid]
-        and value.shape[grid + 1] == shape[grid + 1]
-    )
-
-
-def _absolute(positions: Tensor, tokens: int, how: Interpolation) -> Tensor:
-    """(1, n, width) to (1, `tokens`, width); both have the same rows before those of a square grid."""
-    prefix = positions.shape[1] - round(positions.shape[1] ** 0.5) ** 2  # 1 with a class token, 0 without
-    return interpolate_positions(positions, round((tokens - prefix) ** 0.5), how, prefix=prefix)
-
-
-def _relative(table: Tensor, shape: torch.Size) -> Tensor:
-    """BEiT's geometric interpolation as timm has it, linear where BEiT's is cubic (timm, layers/pos_embed_rel.py)."""
-    side = (round((shape[0] - 3) ** 0.5) + 1) // 2
-    resized: Tensor = resize_rel_pos_bias_table(table, new_window_size=(side, side), new_bias_shape=tuple(shape))
-    return resized

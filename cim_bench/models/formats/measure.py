@@ -11,6 +11,7 @@ import timm
 from torch import Tensor, nn
 
 from cim_bench.models.backbone import SIZED, create_meta_net
+from cim_bench.models.positions import REL_TABLE
 from cim_bench.spec import Arch, Option
 
 # (width, depth): size and attention heads (timm, models/vision_transformer.py; dinov2, models/vision_transformer.py)
@@ -31,7 +32,6 @@ RESNET_DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((3, 4, 23, 3), True): 101,
     ((3, 8, 36, 3), True): 152,
 }
-REL_TABLE = "relative_position_bias_table"
 
 
 @dataclass(frozen=True, kw_only=True)

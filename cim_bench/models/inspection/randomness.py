@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cim_bench.models.backbone import SIZED, Backbone, triple
-from cim_bench.models.formats.fit import resample_positions
-from cim_bench.models.key_contract import load_exact
+from cim_bench.models.backbone import Backbone, triple
+from cim_bench.models.sizing import at_size, patch_size
 
 IMAGES = 32
 MOST_PATCHES, FEWER_PATCHES = 14, 10  # a side: beyond the first the evidence is gathered at the second, in less time
@@ -100,21 +99,10 @@ def examine(model: Backbone) -> Evidence:
 
 def _at_moderate_size(model: Backbone) -> Backbone:
     """The same weights at fewer patches, where a ViT has more than `MOST_PATCHES` a side."""
-    patch = getattr(getattr(model.net, "patch_embed", None), "patch_size", (0,))[0]
-    size = FEWER_PATCHES * patch
-    if not model.arch.name.startswith(SIZED) or not 0 < MOST_PATCHES * patch < model.arch.image_size:
+    patch = patch_size(model)
+    if model.arch.image_size <= MOST_PATCHES * patch:
         return model
-    smaller = Backbone(
-        replace(model.arch, image_size=size),
-        mean=triple(model.mean),
-        std=triple(model.std),
-        num_classes=model.num_classes,
-        model_args={"global_pool": model.net.global_pool},
-    ).eval()
-    shapes = {name: value.shape for name, value in smaller.net.state_dict().items()}
-    state, _ = resample_positions(model.net.state_dict(), shapes, "antialias")
-    load_exact(smaller.net, state, what="the checkpoint")
-    return smaller
+    return at_size(model, FEWER_PATCHES * patch, how="antialias")
 
 
 def norm_layers(state: Mapping[str, Tensor]) -> list[str]:
