@@ -22,6 +22,7 @@ FACETS: Mapping[str, str] = {
     "images": "which images, where it is not the benchmark's own set: `CLEAN` for those that were not shifted",
     "classes": "how many classes the answers were chosen from",
     "mean": "what the number is a mean over",
+    "window": "what a segmentation network is given of an image: `whole` or, every 341 pixels a window, `slide-341`",
 }
 
 _PAIRS = ({"corruption", "severity"}, {"images", "classes"})  # columns that join the two values by a hyphen

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from cim_bench.evals.metrics import accuracy, knn_predict
+from cim_bench.evals.metrics import accuracy, confusion_matrix, knn_predict
 
 
 def test_accuracy_by_hand() -> None:
@@ -90,3 +90,39 @@ def test_too_large_k_is_refused() -> None:
         knn_predict(
             torch.ones(3, 2), torch.zeros(3, dtype=torch.long), torch.ones(1, 2), ks=(4,), temperature=1, num_classes=1
         )
+
+
+def test_confusion_by_hand() -> None:
+    truth = torch.tensor([[0, 0, 1], [1, 255, 255]], dtype=torch.uint8)
+    predicted = torch.tensor([[0, 1, 1], [1, 0, 2]], dtype=torch.uint8)
+    found = confusion_matrix(truth, predicted, 3)
+    assert found.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    assert found.dtype == torch.int64
+
+
+@given(st.data(), st.integers(1, 255), st.sampled_from([torch.uint8, torch.int16, torch.int64]))
+def test_confusion_against_a_double_loop(data: st.DataObject, classes: int, dtype: torch.dtype) -> None:
+    labels = st.integers(0, classes - 1)
+    pixels = data.draw(st.lists(st.tuples(labels | st.just(255), labels), max_size=40))
+    expected = torch.zeros(classes, classes, dtype=torch.int64)
+    for true, guess in pixels:
+        if true != 255:
+            expected[true, guess] += 1
+    truth, predicted = (torch.tensor([pixel[i] for pixel in pixels]) for i in (0, 1))
+    assert confusion_matrix(truth.to(torch.uint8), predicted.to(dtype), classes).equal(expected)
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "message"),
+    [
+        ([0, 3], [0, 0], "the truth has class 3, where there are 3 from 0"),
+        ([0, 254], [0, 0], "the truth has class 254"),
+        ([0, 1], [0, 3], "predicted classes 0 to 3 are not all of 0 to 2"),
+        ([0, 1], [0, 256], "predicted classes 0 to 256"),
+        ([0, 1], [-1, 0], "predicted classes -1 to 0"),
+        ([0, 1], [0], r"got 3 classes, torch.uint8 \(2,\) and \(1,\)"),
+    ],
+)
+def test_classes_out_of_range_are_refused(truth: list[int], predicted: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        confusion_matrix(torch.tensor(truth, dtype=torch.uint8), torch.tensor(predicted), 3)

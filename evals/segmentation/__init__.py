@@ -1,0 +1,1 @@
+"""Semantic segmentation: ADE20K's protocols in three depths."""

@@ -1,0 +1,42 @@
+"""From confusion matrices of single images to what is measured: pure sums, one division at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from cim_bench.contracts.context import Context, MaskedImages
+from cim_bench.records import confusions
+from cim_bench.records.confusions import Cells, Counts, Fractions
+from cim_bench.records.facets import Facets
+from cim_bench.records.measurement import Measurement
+
+_METRICS: Mapping[str, Callable[[Counts], Fractions]] = {
+    "miou": confusions.miou,
+    "miou_present": confusions.miou_present,
+    "mean_accuracy": confusions.mean_accuracy,
+    "pixel_accuracy": confusions.pixel_accuracy,
+}
+
+
+def measurements(
+    ctx: Context, images: MaskedImages, found: Sequence[tuple[Facets, Sequence[Cells]]]
+) -> Iterator[Measurement]:
+    """Keep the confusion matrices of a job, and yield the numbers of the whole set that follow from them.
+
+    Args:
+        ctx: The job's.
+        images: The set.
+        found: Facets and one matrix an image, in the set's order, the same on every process.
+
+    Raises:
+        ValueError: If no pixel of the set has a label; or as in `Context.save_confusions`.
+    """
+    ctx.save_confusions(images, found)
+    place: dict[str, Any] = {"benchmark": images.name, "split": images.split, "n": len(images)}
+    for facets, matrices in found:
+        sums = confusions.class_sums(matrices, len(images.classes)).sum(0)
+        if not sums.any():
+            raise ValueError(f"{images.name}/{images.split}: no pixel has a label; there is nothing to measure")
+        for metric, of in _METRICS.items():
+            yield Measurement(metric=metric, value=float(of(sums)), facets=facets, **place)
