@@ -23,11 +23,13 @@ from cim_bench.common.ranges import AreaRange, Positive
 from cim_bench.contracts.pretext import Panel, Pretext
 from cim_bench.models.backbone import create_meta_net
 from cim_bench.models.positions import sincos_positions
+from cim_bench.pretrain.blur import WIDTHS, blurred_copy
 from cim_bench.pretrain.masks import (
     GREY,
     HiddenShare,
     MaskedInputs,
     MaskedModel,
+    enlarge,
     mae_hidden,
     reconstruction_panels,
     split_mask,
@@ -161,18 +163,35 @@ class MAEModel(MaskedModel):
 
     @torch.no_grad()
     def held_out(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over images of the loss, and of the loss of a constant prediction.
+        """Sums over images of the loss, of that of a constant, and of products that give that of a blurred copy.
 
         The constant is 0 for pixels relative to their patch, else the mean colour of the image's visible patches.
         """
         predicted, wanted, seen = self.predict(batch)
         target, colour = self.target(wanted), by_colour(seen).mean(dim=(1, 2))
-        flat = 0.0 if self.settings.norm_pix_loss else colour.repeat(1, self.patch**2)[:, None]
+        flat = torch.zeros(()) if self.settings.norm_pix_loss else colour.repeat(1, self.patch**2)[:, None]
+        flat, copies = flat.to(target), self.copies(batch)
         return {
             "loss": (predicted - target).square().mean(dim=(1, 2)).sum(),
             "constant": (target - flat).square().mean(dim=(1, 2)).sum(),
+            "cross": torch.stack([((target - flat) * (copy - flat)).mean(dim=(1, 2)).sum() for copy in copies]),
+            "power": torch.stack([(copy - flat).square().mean(dim=(1, 2)).sum() for copy in copies]),
             "images": torch.tensor(float(len(target))),
         }
+
+    def copies(self, batch: Mapping[str, Tensor]) -> list[Tensor]:
+        """The hidden patches of blurred copies, as targets (B, H, 3 p²): one for each width of the blur."""
+        grid = batch["image"].shape[-1] // self.patch
+        images = (batch["image"].float() / 255 - self.pixel[0].view(3, 1, 1)) / self.pixel[1].view(3, 1, 1)
+        hidden = enlarge(batch["mask"].view(-1, grid, grid), self.patch)[:, None]
+        places = split_mask(batch["mask"], self.hidden)[1]
+        blurred = [blurred_copy(images, hidden, width * self.patch) for width in WIDTHS]
+        return [self.target(_take(to_patches(copy, self.patch), places)) for copy in blurred]
+
+    def blurred_losses(self, sums: Mapping[str, Tensor], tuning: Mapping[str, Tensor]) -> Tensor:
+        """That of flat + a · (copy - flat), a by least squares on the training images: 0 would be the constant."""
+        scale = tuning["cross"] / tuning["power"].clamp(min=1e-12)
+        return sums["constant"] - 2 * scale * sums["cross"] + scale**2 * sums["power"]
 
     def network(self) -> nn.Module:
         """The encoder."""

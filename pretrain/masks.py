@@ -45,13 +45,32 @@ class MaskedInputs:
 class MaskedModel(PretextModel):
     """Base of MAE's and SimMIM's models: held-out metrics, and an encoder without a moving average."""
 
+    reference = "the better of a constant and a blurred copy of the visible pixels"
+
     def network(self) -> nn.Module:
         """The timm network inside."""
         raise NotImplementedError
 
-    def held_out_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """The loss as in training, and that of a constant prediction."""
-        return {"val_loss": sums["loss"] / sums["images"], "val_constant_loss": sums["constant"] / sums["images"]}
+    def blurred_losses(self, sums: Mapping[str, Tensor], tuning: Mapping[str, Tensor]) -> Tensor:
+        """(W,) sums over images of the loss of a copy blurred by each of the widths.
+
+        Args:
+            sums: Those of ``held_out``.
+            tuning: The same over training images.
+        """
+        raise NotImplementedError
+
+    def held_out_metrics(self, sums: Mapping[str, Tensor], tuning: Mapping[str, Tensor]) -> dict[str, float]:
+        """The loss as in training, that of a constant and that of a blurred copy, and the lower one of these two."""
+        width = int(self.blurred_losses(tuning, tuning).argmin())
+        losses = {
+            "val_loss": sums["loss"],
+            "val_constant_loss": sums["constant"],
+            "val_blurred_loss": self.blurred_losses(sums, tuning)[width],
+        }
+        metrics = {name: float(total / sums["images"]) for name, total in losses.items()}
+        reference = min(metrics["val_constant_loss"], metrics["val_blurred_loss"])
+        return {**metrics, "val_reference_loss": reference}
 
     def backbone_state(self, which: Literal["online", "ema"]) -> dict[str, Tensor]:
         """The encoder.

@@ -20,6 +20,7 @@ from cim_bench.common.ranges import AreaRange, Pixels, Rate
 from cim_bench.contracts.pretext import Panel, Pretext
 from cim_bench.models.backbone import create_net
 from cim_bench.models.positions import sincos_positions
+from cim_bench.pretrain.blur import WIDTHS, blurred_copy, mean_colour
 from cim_bench.pretrain.masks import (
     GREY,
     HiddenShare,
@@ -119,15 +120,19 @@ class SimMIMModel(MaskedModel):
 
     @torch.no_grad()
     def held_out(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over images of the loss, and of the loss of the mean colour of each image's visible pixels."""
+        """Sums over images of the loss, and of those of their visible pixels' mean colour and of blurred copies."""
         predicted, images, mask = self.predict(batch)
-        seen = ~mask
-        flat = (images * seen).sum(dim=(2, 3), keepdim=True) / seen.sum(dim=(2, 3), keepdim=True)
+        copies = [blurred_copy(images, mask, width * self.settings.mask_patch) for width in WIDTHS]
         return {
             "loss": _errors(predicted, images, mask).sum(),
-            "constant": _errors(flat, images, mask).sum(),
+            "constant": _errors(mean_colour(images, mask), images, mask).sum(),
+            "blurred": torch.stack([_errors(copy, images, mask).sum() for copy in copies]),
             "images": torch.tensor(float(len(images))),
         }
+
+    def blurred_losses(self, sums: Mapping[str, Tensor], tuning: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
+        """Nothing but the blur's width is fitted."""
+        return sums["blurred"]
 
     def network(self) -> nn.Module:
         """The encoder."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from cim_bench.data.images import ImageSet, share_images
@@ -14,6 +15,7 @@ from cim_bench.models.checkpoint import Meta, save_checkpoint
 from cim_bench.records.confusions import Cells, confusions_file, write_confusions
 from cim_bench.records.facets import Facets
 from cim_bench.records.outcomes import outcomes_file, write_outcomes
+from cim_bench.records.predictions import is_shown, prediction_file, write_prediction
 from cim_bench.records.record import ProtocolInfo
 from cim_bench.spec import Data, Machine
 
@@ -138,6 +140,23 @@ class Context:
             ids = [images.image_id(i) for i in range(len(images))]
             file = confusions_file(self.folder, part)
             write_confusions(file, ids, images.classes, found, self.protocol, self.key)
+
+    def save_prediction(self, images: MaskedImages, index: int, predicted: Tensor) -> None:
+        """Keep the predicted mask of an image as ``predictions/ID.png``, if it is one of the few that are kept.
+
+        Whichever process has the image may call this.
+
+        Args:
+            images: The set.
+            index: Of the image in the set.
+            predicted: (H, W) class indices, on any device, at the image's own size.
+
+        Raises:
+            OSError: Naming the file, if it cannot be written.
+        """
+        if is_shown(index, len(images)):
+            mask = predicted.to("cpu", torch.uint8).numpy()
+            write_prediction(prediction_file(self.folder, images.image_id(index)), mask, self.key)
 
     def save_classifier(self, state: Mapping[str, Tensor], meta: Meta) -> None:
         """Keep the fine-tuned child checkpoint, which classifier evaluators use."""

@@ -30,10 +30,17 @@ class Panel:
 
 
 class PretextModel(nn.Module):
-    """A self-supervised model: the backbone and whatever its loss needs."""
+    """A self-supervised model: the backbone and whatever its loss needs.
+
+    Attributes:
+        mean: Input normalisation, per channel of an image in [0, 1].
+        std: Likewise.
+        reference: What ``val_reference_loss`` is the loss of: the best prediction without learning, as a noun.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    reference: ClassVar[str] = "a prediction without learning"
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``loss`` (scalar) and further scalars for the log."""
@@ -44,11 +51,16 @@ class PretextModel(nn.Module):
 
     @torch.no_grad()
     def held_out(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over the batch that `held_out_metrics` divides; called with the model in eval mode."""
+        """Sums over the batch, of any shapes, that `held_out_metrics` divides; called with the model in eval mode."""
         raise NotImplementedError
 
-    def held_out_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Metrics of the whole held-out set from the summed sums."""
+    def held_out_metrics(self, sums: Mapping[str, Tensor], tuning: Mapping[str, Tensor]) -> dict[str, float]:
+        """Metrics of the whole held-out set: ``val_loss``, and for a method that knows one, ``val_reference_loss``.
+
+        Args:
+            sums: Those of `held_out` over the held-out images.
+            tuning: The same over training images, on which free values are chosen: a threshold, a blur.
+        """
         raise NotImplementedError
 
     def backbone_state(self, which: Literal["online", "ema"]) -> dict[str, Tensor]:

@@ -71,9 +71,9 @@ class Subjects:
         return self._last[1]
 
     def warnings(self, subject: str) -> tuple[str, ...]:
-        """What to tell of a foreign checkpoint beside its numbers: that its weights look random, or hardly trained."""
+        """What to tell beside numbers: foreign weights look hardly trained, or ours did not learn the pretext."""
         if subject not in self._warnings:
-            warning = ""
+            warning = self.meta(subject).warning
             if "format" in self.meta(subject).recipe:
                 warning = examine(load_backbone(self.checkpoint(subject), what=subject)).warning
             self._warnings[subject] = (warning,) if warning else ()

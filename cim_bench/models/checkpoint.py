@@ -42,6 +42,8 @@ class Meta:
         recipe: The resolved recipe.
         pretrain_data: Image set of its pre-training; empty where it is not known.
         passed: Settings of the pretext that differ from its defaults; a fine-tuned child keeps its parent's.
+        held_out: The pretext's last held-out metrics; empty for other weights.
+        warning: A sentence on what pre-training did not reach, for every record of these weights; a child keeps it.
         key: Key of the job that made it.
         hash: Content hash of the weights; computed on saving.
     """
@@ -59,6 +61,8 @@ class Meta:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     pretrain_data: str = ""
     passed: Mapping[str, Any] = field(default_factory=dict)
+    held_out: Mapping[str, float] = field(default_factory=dict)
+    warning: str = ""
     key: str = ""
     hash: str = ""
     schema: int = META_SCHEMA
@@ -184,7 +188,8 @@ def check_meta(meta: Meta) -> None:
         "global_pool": meta.global_pool is None or isinstance(meta.global_pool, str),
         "recipe": isinstance(meta.recipe, Mapping),
         "passed": isinstance(meta.passed, Mapping),
-        **{name: isinstance(getattr(meta, name), str) for name in ("parent", "pretrain_data", "key", "hash")},
+        "held_out": isinstance(meta.held_out, Mapping) and all(map(_is_number, meta.held_out.values())),
+        **{n: isinstance(getattr(meta, n), str) for n in ("parent", "pretrain_data", "warning", "key", "hash")},
     }
     for name, holds in rules.items():
         if not holds:

@@ -27,9 +27,17 @@ from cim_bench.pretrain.cim.contrastive import ContrastiveHead
 from cim_bench.pretrain.cim.decoder import CorrelationBlock, upsampling_matrix
 from cim_bench.pretrain.cim.ema import cosine_momentum, ema_update
 from cim_bench.pretrain.cim.encoders import ResNetEncoder, TokenEncoder, ViTEncoder
-from cim_bench.pretrain.cim.exemplars import correlation_maps, cut_exemplars, rotated_boxes, sample_regions
+from cim_bench.pretrain.cim.exemplars import correlation_maps, cut_exemplars
 from cim_bench.pretrain.cim.photometric import photometric, sample_photometric
 from cim_bench.pretrain.cim.pictures import correlation_panels
+from cim_bench.pretrain.cim.prior import (
+    LEVELS,
+    RegionDraws,
+    cross_entropy,
+    draw_boxes,
+    iou_by_threshold,
+    position_prior,
+)
 from cim_bench.pretrain.vit import Width, check_heads, init_weights
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
@@ -89,6 +97,11 @@ class CIM(Pretext):
                 "which an exemplar is a part; give a smaller one"
             )
 
+    @property
+    def draws(self) -> RegionDraws:
+        """Settings of the regions' draws, as `draw_boxes` and `position_prior` take them."""
+        return {"scale": self.region_scale, "ratio": self.region_ratio, "max_degrees": self.max_degrees}
+
     def build(self, arch: Arch) -> CIMModel:
         """A freshly initialised model."""
         return CIMModel(self, arch)
@@ -112,10 +125,8 @@ class CIMInputs:
         view = to_uint8(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
         if torch.rand(()) < 0.5:
             view = view.flip(-1)
-        regions = sample_regions(s.num_exemplars, side, scale=s.region_scale, ratio=s.region_ratio)
-        low, high = (-s.max_degrees, s.max_degrees) if s.max_degrees else (0, 1)
-        degrees = torch.randint(low, high, (s.num_exemplars,)).float()
-        drawn = {"boxes": rotated_boxes(regions, degrees, side), "photometric": sample_photometric(s.num_exemplars)}
+        boxes = draw_boxes(s.num_exemplars, side, **s.draws)
+        drawn = {"boxes": boxes, "photometric": sample_photometric(s.num_exemplars)}
         if s.cut_on == "device":
             return {"view": view, **drawn}
         pixels = make_pixels(view[None], drawn["boxes"][None], drawn["photometric"][None], s)
@@ -159,6 +170,7 @@ class CIMModel(PretextModel):
             term is on and there is no class token.
     """
 
+    reference = "a map that ignores the exemplar"
     context_positions: Tensor
     exemplar_positions: Tensor
     decoder_positions: Tensor
@@ -257,25 +269,35 @@ class CIMModel(PretextModel):
         if self.contrastive is not None:
             self.contrastive.update(momentum)
 
+    def prior(self) -> Tensor:
+        """The map (c, c) that knows where regions tend to lie, and not which exemplar it is asked for."""
+        return position_prior(self.side, self.settings.context_size, **self.settings.draws)
+
     @torch.no_grad()
     def held_out(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over maps of IoU, loss and area; with the IoU of an all-ones map, the best constant one."""
-        logits = self.predict(batch)[0]
-        maps = correlation_maps(batch["boxes"], self.side, self.settings.context_size)
-        shown = logits > 0
-        union = (shown | maps).sum(dim=(-1, -2))
-        iou = (shown & maps).sum(dim=(-1, -2)) / union.clamp(min=1)
+        """Sums over maps of loss and of IoU at every threshold, of the model and of the prior."""
+        logits = self.predict(batch)[0].flatten(0, 1)
+        maps = correlation_maps(batch["boxes"], self.side, self.settings.context_size).flatten(0, 1)
+        prior = self.prior().to(logits)
         loss = F.binary_cross_entropy_with_logits(logits, maps.float(), reduction="none").mean(dim=(-1, -2))
-        count = torch.tensor(float(iou.numel()))
-        return {"iou": iou.sum(), "constant": maps.float().mean(dim=(-1, -2)).sum(), "loss": loss.sum(), "maps": count}
-
-    def held_out_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Mean IoU of predicted and true maps, the IoU a constant map gets, and the loss as in training."""
-        maps = sums["maps"]
         return {
-            "val_map_iou": sums["iou"] / maps,
-            "val_constant_map_iou": sums["constant"] / maps,
-            "val_loss": sums["loss"] / maps * self.settings.num_exemplars,
+            "loss": loss.sum(),
+            "iou": iou_by_threshold(logits.sigmoid(), maps),
+            "prior_loss": cross_entropy(prior, maps).sum(),
+            "prior_iou": iou_by_threshold(prior.expand_as(logits), maps),
+            "maps": torch.tensor(float(len(maps))),
+        }
+
+    def held_out_metrics(self, sums: Mapping[str, Tensor], tuning: Mapping[str, Tensor]) -> dict[str, float]:
+        """Loss as in training, and mean IoU of maps cut where training images have the most; of the prior likewise."""
+        maps, exemplars = sums["maps"], self.settings.num_exemplars
+        cut, prior_cut = int(tuning["iou"].argmax()), int(tuning["prior_iou"].argmax())
+        return {
+            "val_loss": float(sums["loss"] / maps) * exemplars,
+            "val_reference_loss": float(sums["prior_loss"] / maps) * exemplars,
+            "val_map_iou": float(sums["iou"][cut] / maps),
+            "val_reference_map_iou": float(sums["prior_iou"][prior_cut] / maps),
+            "val_map_threshold": cut / LEVELS,
         }
 
     def backbone_state(self, which: Literal["online", "ema"]) -> dict[str, Tensor]:
@@ -284,8 +306,9 @@ class CIMModel(PretextModel):
 
     @torch.no_grad()
     def pictures(self, batch: Mapping[str, Tensor]) -> list[list[list[Panel | None]]]:
-        """The context and its exemplars; below each exemplar its true and its predicted map, over the context."""
+        """The context and its exemplars; below each its true and its predicted map; below the context the prior."""
         context, exemplars = self.pixels(batch)
-        predicted = self.predict(batch)[0].sigmoid()
+        logits = self.predict(batch)[0]
         maps = correlation_maps(batch["boxes"], self.side, self.settings.context_size).float()
-        return [correlation_panels(*image) for image in zip(context, exemplars, maps, predicted, strict=True)]
+        prior = self.prior().to(logits)
+        return [correlation_panels(*image, prior) for image in zip(context, exemplars, maps, logits, strict=True)]

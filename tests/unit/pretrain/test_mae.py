@@ -18,10 +18,11 @@ from cim_bench.benchmark import Pretraining
 from cim_bench.data.images import ImageSet
 from cim_bench.engine.samples import Augmented
 from cim_bench.jobs.identity import pretraining_key
-from cim_bench.jobs.pretraining import pretrain
+from cim_bench.jobs.pretraining import pretrain, unlearned
 from cim_bench.models.backbone import create_net, load_backbone
 from cim_bench.models.checkpoint import load_checkpoint
 from cim_bench.models.key_contract import load_exact
+from cim_bench.pretrain.blur import blurred_copy
 from cim_bench.pretrain.mae import MAE, MAEModel, from_patches, patch_statistics, to_patches
 from cim_bench.pretrain.masks import GREY, enlarge
 from cim_bench.spec import Arch, Data, Machine, Training
@@ -133,15 +134,42 @@ def test_everything_else_trains(model: MAEModel, batch: dict[str, torch.Tensor])
 
 def test_constant_losses(model: MAEModel, batch: dict[str, torch.Tensor]) -> None:
     """0 against normalised pixels: (n - 1) / n of 192, but for flat patches; else the visible pixels' mean colour."""
-    metrics = model.held_out_metrics({k: float(v) for k, v in model.held_out(batch).items()})
+    sums = model.held_out(batch)
+    metrics = model.held_out_metrics(sums, sums)
     assert metrics["val_loss"] == pytest.approx(model(batch)["loss"].item(), rel=1e-5)
     assert metrics["val_constant_loss"] == pytest.approx(191 / 192, rel=1e-2)
-    metrics = of_pixels(model).held_out_metrics({k: float(v) for k, v in model.held_out(batch).items()})
+    sums = of_pixels(model).held_out(batch)
+    metrics = model.held_out_metrics(sums, sums)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.mean, model.std))
     images, mask = (batch["image"].float() / 255 - mean) / std, pixel_mask(batch)
     colour = (images * ~mask).sum((2, 3), keepdim=True) / (4 * 64)
     expected = ((images - colour).square() * mask).sum() / (4 * 12 * 192)
     assert metrics["val_constant_loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_loss_of_a_blurred_copy(model: MAEModel, batch: dict[str, torch.Tensor], relative: bool) -> None:
+    """Each width's copy, scaled around the constant as fits tuning images best; of them the best width there."""
+    if not relative:
+        of_pixels(model)
+    half = [{k: v[i : i + 2] for k, v in batch.items()} for i in (0, 2)]
+    metrics = model.held_out_metrics(model.held_out(half[0]), model.held_out(half[1]))
+    losses = []
+    for number, width in enumerate((2, 4, 8, 16)):
+        parts = []
+        for part in half:
+            _, wanted, seen = model.predict(part)
+            flat = 0.0 if relative else seen.unflatten(-1, (-1, 3)).mean(dim=(1, 2)).repeat(1, 64)[:, None]
+            images = (part["image"].float() / 255 - model.pixel[0].view(3, 1, 1)) / model.pixel[1].view(3, 1, 1)
+            copy = to_patches(blurred_copy(images, pixel_mask(part), width), 8)
+            copy = model.target(torch.stack([c[m] for c, m in zip(copy, part["mask"], strict=True)]))
+            assert torch.allclose(copy, model.copies(part)[number], atol=1e-5)
+            parts.append((copy - flat, model.target(wanted) - flat))
+        (copy, target), (copy_t, target_t) = parts
+        scale = (copy_t * target_t).sum() / copy_t.square().sum()
+        losses.append(((target_t - scale * copy_t).square().mean().item(), (target - scale * copy).square().mean()))
+    assert metrics["val_blurred_loss"] == pytest.approx(min(losses, key=lambda pair: pair[0])[1].item(), rel=1e-4)
+    assert metrics["val_reference_loss"] == min(metrics["val_constant_loss"], metrics["val_blurred_loss"])
 
 
 def test_pictures(model: MAEModel, batch: dict[str, torch.Tensor]) -> None:
@@ -202,6 +230,8 @@ def test_training_on_photographs(tiny_arch: Arch, small_photos: Data, cpu: Machi
     held_out = [line for line in log if "val_loss" in line]
     assert held_out[-1]["val_loss"] < held_out[0]["val_loss"]
     assert held_out[-1]["val_loss"] < held_out[-1]["val_constant_loss"]
+    assert meta.held_out == {name: value for name, value in held_out[-1].items() if name != "step"}
+    assert meta.warning == unlearned(meta.held_out, MAEModel.reference)
     assert meta.method == "MAE"
     backbone = load_backbone(load_checkpoint(tmp_path / "checkpoint"), what="checkpoint")
     assert torch.isfinite(backbone(torch.rand(2, 3, 32, 32))).all()

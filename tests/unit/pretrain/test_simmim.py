@@ -21,6 +21,7 @@ from cim_bench.jobs.pretraining import pretrain
 from cim_bench.models.backbone import create_net, load_backbone
 from cim_bench.models.checkpoint import load_checkpoint
 from cim_bench.models.key_contract import load_exact
+from cim_bench.pretrain.blur import blurred_copy
 from cim_bench.pretrain.masks import GREY, enlarge
 from cim_bench.pretrain.simmim import MaskedBEiT, MaskedResNet, MaskedViT, SimMIM, SimMIMModel
 from cim_bench.spec import Arch, Data, Machine, Training
@@ -155,7 +156,8 @@ def test_drop_path_is_of_training_alone(batch: dict[str, torch.Tensor], arch: Ar
 
 def test_constant_loss(model: SimMIMModel, batch: dict[str, torch.Tensor], hidden: torch.Tensor) -> None:
     model.eval()
-    metrics = model.held_out_metrics({k: float(v) for k, v in model.held_out(batch).items()})
+    sums = model.held_out(batch)
+    metrics = model.held_out_metrics(sums, sums)
     assert metrics["val_loss"] == pytest.approx(model(batch)["loss"].item(), rel=1e-5)
     images = model.predict(batch)[1]
     losses = []
@@ -163,6 +165,12 @@ def test_constant_loss(model: SimMIMModel, batch: dict[str, torch.Tensor], hidde
         colour = image[:, ~mask].mean(1, keepdim=True)
         losses.append((image[:, mask] - colour).abs().mean())
     assert metrics["val_constant_loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+    blurred = [
+        ((blurred_copy(images, hidden, width) - images).abs() * hidden).sum() / (3 * hidden.sum())
+        for width in (4, 8, 16, 32)
+    ]
+    assert metrics["val_blurred_loss"] == pytest.approx(torch.stack(blurred).min().item(), rel=1e-4)
+    assert metrics["val_reference_loss"] == min(metrics["val_constant_loss"], metrics["val_blurred_loss"])
 
 
 def test_pictures(batch: dict[str, torch.Tensor], hidden: torch.Tensor) -> None:

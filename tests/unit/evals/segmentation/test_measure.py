@@ -16,6 +16,7 @@ from cim_bench.evals.metrics import confusion_matrix
 from cim_bench.evals.segmentation.measure import measurements
 from cim_bench.models.checkpoint import Meta
 from cim_bench.records.confusions import Cells, confusion_files, read_confusions, to_cells
+from cim_bench.records.predictions import KEPT, prediction_files, read_prediction
 from cim_bench.records.record import ProtocolInfo
 from cim_bench.spec import Arch, Data, Machine
 
@@ -99,3 +100,12 @@ def test_the_main_process_alone_writes(tmp_path: Path) -> None:
     found = [({}, [to_cells(np.eye(2, dtype=np.int64))])]
     assert len(list(measurements(context(tmp_path, main=False), Images(2, "a"), found))) == 4
     assert confusion_files(tmp_path) == []
+
+
+def test_the_masks_of_a_few_images_are_kept_by_whoever_has_them(tmp_path: Path) -> None:
+    images, ctx = Images(2, *(f"{i}.jpg" for i in range(20))), context(tmp_path, main=False)
+    for index in range(20):
+        ctx.save_prediction(images, index, torch.full((2, 3), index % 2))
+    kept = list(prediction_files(tmp_path))
+    assert len(kept) == KEPT
+    assert (read_prediction(tmp_path / "predictions" / "5.png", "key") == np.ones((2, 3))).all()

@@ -16,6 +16,7 @@ from cim_bench.models.positions import interpolate_positions, sincos_positions
 from cim_bench.pretrain.cim.ema import cosine_momentum, ema_update
 from cim_bench.pretrain.cim.exemplars import correlation_maps
 from cim_bench.pretrain.cim.method import CIM, CIMModel
+from cim_bench.pretrain.cim.prior import LEVELS, position_prior
 from cim_bench.spec import Arch, Data
 
 PRETEXT = CIM(context_size=32, exemplar_size=16, num_exemplars=3, decoder_dim=48, decoder_heads=4)
@@ -155,12 +156,22 @@ def test_unfit_architectures_are_refused(tiny_arch: Arch, change: dict[str, obje
         PRETEXT.build(replace(tiny_arch, **change))  # type: ignore[arg-type]
 
 
-def test_constant_map_iou_is_the_mean_area(model: CIMModel, batch: dict[str, torch.Tensor]) -> None:
-    sums = {k: float(v) for k, v in model.held_out(batch).items()}
-    maps = correlation_maps(batch["boxes"], model.side, 32).float()
-    metrics = model.held_out_metrics(sums)
-    assert metrics["val_constant_map_iou"] == pytest.approx(maps.mean().item(), rel=1e-5)
-    assert 0 <= metrics["val_map_iou"] <= 1
+def test_held_out_by_its_own_parts(model: CIMModel, batch: dict[str, torch.Tensor]) -> None:
+    """Losses as in training; each IoU is that of the threshold that the tuning images choose."""
+    model.eval()
+    sums = model.held_out(batch)
+    tuning = {**sums, "iou": torch.eye(LEVELS)[10], "prior_iou": torch.eye(LEVELS)[20]}  # best at 0.2 and at 0.4
+    metrics = model.held_out_metrics(sums, tuning)
+    logits = model.predict(batch)[0]
+    maps = correlation_maps(batch["boxes"], model.side, 32)
+    prior = position_prior(model.side, 32, **PRETEXT.draws)
+    assert metrics["val_loss"] == pytest.approx(model(batch)["loss"].item(), rel=1e-5)
+    reference = 3 * F.binary_cross_entropy(prior.expand_as(logits), maps.float())
+    assert metrics["val_reference_loss"] == pytest.approx(reference.item(), rel=1e-5)
+    for name, shown in (("val_map_iou", logits.sigmoid() >= 0.2), ("val_reference_map_iou", prior >= 0.4)):
+        iou = (shown & maps).sum(dim=(-1, -2)) / (shown | maps).sum(dim=(-1, -2))
+        assert metrics[name] == pytest.approx(iou.mean().item(), rel=1e-5)
+    assert metrics["val_map_threshold"] == 0.2
 
 
 def test_pictures(model: CIMModel, batch: dict[str, torch.Tensor]) -> None:
@@ -173,12 +184,15 @@ def test_pictures(model: CIMModel, batch: dict[str, torch.Tensor]) -> None:
     assert first[2] is not None
     assert first[2].image.equal(batch["exemplars"][2, 1])
     assert true[0] is None
-    assert guess[0] is None
+    assert guess[0] is not None
+    assert guess[0].title == "without exemplar"
     inside = correlation_maps(batch["boxes"], model.side, 32)[2, 1]
-    predicted = model.predict(batch)[0][2, 1] > 0
-    iou = (inside & predicted).sum() / (inside | predicted).sum()
+    logits = model.predict(batch)[0][2, 1]
+    iou = (inside & (logits > 0)).sum() / (inside | (logits > 0)).sum()
+    loss = F.binary_cross_entropy_with_logits(logits, inside.float())
+    blind = F.binary_cross_entropy(model.prior(), inside.float())
     assert guess[2] is not None
-    assert guess[2].title == f"predicted, IoU {iou:.2f}"
+    assert guess[2].title == f"predicted, IoU {iou:.2f}\nloss {loss:.2f}, without {blind:.2f}"
     assert true[2] is not None
     dark = (batch["context"][2] * 0.35).to(torch.uint8)
     assert true[2].image[:, ~inside].equal(dark[:, ~inside])
