@@ -26,9 +26,10 @@ from cim_bench.spec import Machine, SlidingTest
 WINDOWS_AT_ONCE = 8
 WHOLE = "whole"
 Keep = Callable[[int, Tensor], None]
+Sample = tuple[int, Tensor, Tensor]  # place in the set, resized image (3, h, w) uint8, mask (H, W) uint8
 
 
-class _ProcessShare(Dataset[tuple[int, Tensor, Tensor]]):
+class _ProcessShare(Dataset[Sample]):
     """This process's images and masks, each exactly once: rank r of W takes r, r + W, r + 2W, ..."""
 
     def __init__(self, images: SegmentationSet, test: SlidingTest, rank: int, processes: int) -> None:
@@ -38,7 +39,7 @@ class _ProcessShare(Dataset[tuple[int, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> tuple[int, Tensor, Tensor]:
+    def __getitem__(self, position: int) -> Sample:
         index = self.indices[position]
         image, mask = self.images.read(index)
         return index, resize_to_bound(to_uint8(image), self.test.scale, antialias=self.test.antialias), mask
@@ -74,7 +75,7 @@ class Scorer:
         mean: Colour of padding: the mean of the network's normalisation, in [0, 1].
         patch: Pixels that divide the sides of whole images.
         test: Windows.
-        name: Of the split, for errors.
+        images: The split, for errors.
     """
 
     def __init__(
@@ -83,8 +84,8 @@ class Scorer:
         self.network, self.classes, self.mean = network, classes, mean
         self.patch, self.test, self.images = patch, test, images
 
-    def run(self, samples: Iterator[tuple[int, Tensor, Tensor]], keep: Keep | None) -> Iterator[tuple[int, list[Cells]]]:
-        """Index and confusion matrices, in the order of `facets`, of each image (3, h, w) uint8 with its mask."""
+    def run(self, samples: Iterator[Sample], keep: Keep | None) -> Iterator[tuple[int, list[Cells]]]:
+        """Place in the set and confusion matrices, in the order of `facets`, of each image."""
         waiting: list[_Image] = []
         queue: list[tuple[_Image, Box]] = []
         for index, pixels, mask in samples:
@@ -136,7 +137,8 @@ class Scorer:
 
     def _finish(self, image: _Image, keep: Keep | None) -> tuple[int, list[Cells]]:
         mask = image.mask.to(self.mean.device)
-        found = [answer(logits, (mask.shape[0], mask.shape[1])) for logits in self._ways(image)]
+        size = (mask.shape[0], mask.shape[1])
+        found = [answer(logits, size).to(torch.uint8) for logits in self._ways(image)]
         if keep is not None:
             keep(image.index, found[0])
         matrices = [confusion_matrix(mask, prediction, self.classes) for prediction in found]
@@ -188,9 +190,7 @@ def score(
     """
     engine = make_accelerator(machine)
     share = _ProcessShare(images, test, engine.process_index, engine.num_processes)
-    loader = DataLoader(
-        share, batch_size=None, num_workers=machine.loader_processes, worker_init_fn=one_thread
-    )
+    loader = DataLoader(share, batch_size=None, num_workers=machine.loader_processes, worker_init_fn=one_thread)
     scorer = Scorer(network, classes=len(images.classes), mean=mean, patch=patch, test=test, images=images)
     found: list[tuple[int, list[Cells]]] = []
     with Meter(f"{images.name}/{images.split}", len(share), show=engine.is_main_process) as meter:

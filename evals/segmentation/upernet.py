@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Interval, Len
+from annotated_types import Ge, Interval, Len
 from torch import Tensor, nn
 
 from cim_bench.common.ranges import Ascending, Distinct, NotNegative, Positive, Rate
@@ -143,7 +143,15 @@ class SegmentationUPerNet(Evaluator):
         ctx.warnings.extend(self._behind([value for _, value in read_log(ctx.folder, "miou")], len(val)))
         if patch_size(model) == 14:
             ctx.warnings.append(f"patches of 14 pixels: crops of {self.test.crop} pixels")
-        found = score(network.eval(), val, self.test, mean=mean, patch=patch, machine=ctx.machine)
+        found = score(
+            network.eval(),
+            val,
+            self.test,
+            mean=mean,
+            patch=patch,
+            machine=ctx.machine,
+            keep=lambda index, predicted: ctx.save_prediction(val, index, predicted),
+        )
         yield from measurements(ctx, val, found)
         clear_resume(ctx.folder)
 
