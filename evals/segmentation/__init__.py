@@ -1,0 +1,1 @@
+"""Semantic segmentation: mean IoU on sets in ADE20K's layout."""
