@@ -68,6 +68,8 @@ class Data(Settings):
         val_split: Split that is scored.
         cache: Download folder of ``torch/`` and ``hfds/`` sets.
         bad_files: A text file with one image id a line to leave out; it becomes part of the fingerprint.
+        class_list: Of a segmentation set: the file of its class names, where its root holds none
+            (`cim_bench.data.segmentation`).
     """
 
     name: str = "imagenet-1k"
@@ -76,6 +78,7 @@ class Data(Settings):
     val_split: str = "val"
     cache: str | None = None
     bad_files: str | None = None
+    class_list: str | None = None
 
 
 OF_BENCHMARK = Data(name="", root="")  # of a pre-training: the set of the benchmark that it is a subject of

@@ -29,7 +29,7 @@ class ImageFolderReader:
 
     def __init__(self, root: Path) -> None:
         self.root = str(root)
-        found = list(_images(self.root))
+        found = list(image_files(self.root))
         if not found:
             raise ValueError(f"{root} holds no image: no file below it is named as one (.png, .jpg, .webp, ...)")
         labels = {label for _, label in found}
@@ -96,8 +96,13 @@ def check_text(name: str) -> None:
             raise ValueError(f"the file name {name!a} is not UTF-8, so no record can hold it; rename it") from error
 
 
-def _images(root: str) -> Iterator[tuple[str, str]]:
-    """Path and label of each image."""
+def image_files(root: str) -> Iterator[tuple[str, str]]:
+    """Path and label (the innermost folder, empty for the root itself) of each image at any depth, in no order.
+
+    Raises:
+        ValueError: Naming a file that would be left out or counted twice, or a name that is not UTF-8.
+        OSError: If a folder cannot be listed.
+    """
     above = Path(os.path.realpath(root)).parents
     seen: dict[str, str] = {}
     others: list[str] = []

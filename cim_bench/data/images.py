@@ -11,6 +11,7 @@ import copy
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -106,7 +107,20 @@ class ImageSet(Dataset[Image.Image]):
         return fingerprint(self.reader, self.indices, self.classes, self.own_labels, f"{self.name}/{self.split}")
 
 
-def share_images(one: ImageSet, two: ImageSet) -> bool:
+class Placed(Protocol):
+    """A set of images that lie somewhere."""
+
+    place: Path | None
+    split: str
+
+    def __len__(self) -> int: ...
+    @property
+    def fingerprint(self) -> str:
+        """Of its names and contents."""
+        ...
+
+
+def share_images(one: Placed, two: Placed) -> bool:
     """Whether two sets are the same images: one place, one inside the other, or copies of the same files."""
     if one.place is None or two.place is None:  # of a library, which tells its splits apart by their names
         return one.split == two.split

@@ -93,4 +93,9 @@ CLASSES: dict[str, Callable[[], tuple[str, ...]]] = {
 }
 IMAGENET_C_PIXELS = (224, 224)  # width and height of the released files: they are read without resizing
 ADE20K_LABELS = 150  # the largest; 0 is "unlabelled"
+FULL_ADE20K = (
+    "this is the full ADE20K, with coloured *_seg.png masks of thousands of classes: benchmarks use "
+    "ADEChallengeData2016 (images/ and annotations/, 150 classes), get ADEChallengeData2016.zip from "
+    "http://data.csail.mit.edu/places/ADEchallenge/"
+)
 VALPREP = "https://raw.githubusercontent.com/soumith/imagenetloader.torch/master/valprep.sh"

@@ -18,7 +18,7 @@ from cim_bench.data.check.layouts import (
     printable,
 )
 from cim_bench.data.classes import imagenet_wnids
-from cim_bench.data.sets import CLASSES, CORRUPTIONS, EXTRA_CORRUPTIONS, RELEASES, VALPREP, Release
+from cim_bench.data.sets import CLASSES, CORRUPTIONS, EXTRA_CORRUPTIONS, FULL_ADE20K, RELEASES, VALPREP, Release
 
 Level = Literal["ok", "warning", "error"]
 FAULTS = {"unreadable": "cannot be read", "pixels": "have another size", "labels": "have wrong annotations"}
@@ -51,11 +51,7 @@ def layout_findings(layout: Layout) -> Iterator[Finding]:
     for name in layout.skipped:
         yield _skipped(name)
     if layout.kind == "full ADE20K":
-        yield error(
-            "this is the full ADE20K, with coloured *_seg.png masks of thousands of classes: benchmarks use "
-            "ADEChallengeData2016 (images/ and annotations/, 150 classes), get ADEChallengeData2016.zip from "
-            "http://data.csail.mit.edu/places/ADEchallenge/"
-        )
+        yield error(FULL_ADE20K)
     elif layout.kind == "unknown":
         yield _unknown(layout)
     elif layout.kind in ("ADE20K", "segmentation folder"):

@@ -82,18 +82,18 @@ def recognise_layout(root: Path) -> Layout:
         OSError: If a folder cannot be listed.
     """
     root = Path(os.path.realpath(root))
-    mark = _mark(root)
+    kind = mark(root)
     skipped = tuple(sorted(_outward(root)))
-    if mark == "full ADE20K":
-        return Layout(mark, root, skipped=skipped)
-    if mark == "segmentation folder":
+    if kind == "full ADE20K":
+        return Layout(kind, root, skipped=skipped)
+    if kind == "segmentation folder":
         images, annotations = (_scan_below(root, top) for top in ("images", "annotations"))
         ade = any(name.startswith("ADE_") for split in images for name in split.images[:1])
-        return Layout("ADE20K" if ade else mark, root, images, annotations, skipped)
-    if mark == "ImageNet-C":
-        return Layout(mark, root, tuple(scan(root, name) for name in _severities(root)), skipped=skipped)
-    if mark is None:
-        inner = tuple(name for name in _folders(root) if _mark(Path(os.path.realpath(root / name))))
+        return Layout("ADE20K" if ade else kind, root, images, annotations, skipped)
+    if kind == "ImageNet-C":
+        return Layout(kind, root, tuple(scan(root, name) for name in _severities(root)), skipped=skipped)
+    if kind is None:
+        inner = tuple(name for name in _folders(root) if mark(Path(os.path.realpath(root / name))))
         if inner:  # a folder of data sets: listing it all could take an hour
             return Layout("unknown", root, skipped=skipped, inner=inner)
     names = [name for name in (*ROLES, "test") if name in _folders(root)]
@@ -183,8 +183,12 @@ def _outward(root: Path) -> Iterator[str]:
             yield entry.name
 
 
-def _mark(root: Path) -> str | None:
-    """What the names of its folders alone tell about a root: a kind, ``splits``, or nothing."""
+def mark(root: Path) -> str | None:
+    """What the names of its folders alone tell about a root: a kind, ``splits``, or nothing.
+
+    Raises:
+        OSError: If a folder cannot be listed.
+    """
     folders = set(_folders(root))
     inside = set(_folders(root, "images")) if "images" in folders else set()
     files = {entry.name for entry in _entries(root)}
