@@ -29,6 +29,7 @@ EVALUATORS: Mapping[str, str] = {
     "knn": "cim_bench.evals.knn:KNN",
     "linear_probe": "cim_bench.evals.linear_probe:LinearProbe",
     "robustbench": "cim_bench.evals.robustbench.protocol:RobustBench",
+    "segmentation_upernet": "cim_bench.evals.segmentation.upernet:SegmentationUPerNet",
     "shifts": "cim_bench.evals.shifts:Shift",
 }
 EXECUTORS: Mapping[str, str] = {"local": "cim_bench.executors.local:LocalExecutor"}
@@ -54,6 +55,11 @@ RECIPES: Mapping[str, str] = {
     "finetune_scratch_vit_base": "cim_bench.recipes.finetuning:finetune_scratch_vit_base",
     "finetune_rsb_a3": "cim_bench.recipes.finetuning:finetune_rsb_a3",
     "finetune_rsb_a2": "cim_bench.recipes.finetuning:finetune_rsb_a2",
+    "segmentation_beit": "cim_bench.recipes.segmentation:segmentation_beit",
+    "segmentation_mae": "cim_bench.recipes.segmentation:segmentation_mae",
+    "segmentation_mae_mmseg": "cim_bench.recipes.segmentation:segmentation_mae_mmseg",
+    "segmentation_cim": "cim_bench.recipes.segmentation:segmentation_cim",
+    "facade": "cim_bench.recipes.facade:facade",
     "imagenet_a": "cim_bench.recipes.shifts:imagenet_a",
     "imagenet_r": "cim_bench.recipes.shifts:imagenet_r",
     "imagenet_sketch": "cim_bench.recipes.shifts:imagenet_sketch",

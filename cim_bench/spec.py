@@ -81,7 +81,12 @@ class Data(Settings):
     class_list: str | None = None
 
 
-OF_BENCHMARK = Data(name="", root="")  # of a pre-training: the set of the benchmark that it is a subject of
+OF_BENCHMARK = Data(name="", root="")  # of a pre-training or an evaluator: the set of its benchmark
+
+
+def chosen_data(data: Data, benchmark: Data) -> Data:
+    """`data`, or that of the benchmark where it is `OF_BENCHMARK`."""
+    return benchmark if data == OF_BENCHMARK else data
 
 
 @dataclass(frozen=True, kw_only=True)

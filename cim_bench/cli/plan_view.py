@@ -45,7 +45,11 @@ def _option(runner: Runner, job: Job) -> str:
         assert isinstance(source, Pretraining)
         return f"--subjects.{job.subject}.data.root" if source.data != OF_BENCHMARK else "--data.root"
     evaluator, option = benchmark.evaluators[job.evaluator], "--data.root"
-    own = {f"--evaluators.{job.evaluator}.{f}.root": d for f, d in vars(evaluator).items() if isinstance(d, Data)}
+    own = {
+        f"--evaluators.{job.evaluator}.{f}.root": d
+        for f, d in vars(evaluator).items()
+        if isinstance(d, Data) and d.root
+    }
     try:
         for data, split in evaluator.reads(benchmark.data):
             option = next((name for name, known in own.items() if data.root.startswith(known.root)), "--data.root")

@@ -39,7 +39,8 @@ def is_shown(index: int, total: int) -> bool:
 def class_colours(classes: int) -> NDArray[np.uint8]:
     """A colour for each class, the same for a class whatever their number: (C, 3) RGB."""
     colours = [colorsys.hls_to_rgb(place * _GOLDEN % 1, (0.5, 0.72, 0.34)[place % 3], 0.8) for place in range(classes)]
-    return np.rint(255 * np.array(colours).reshape(classes, 3)).astype(np.uint8)
+    made: NDArray[np.uint8] = np.rint(255 * np.array(colours).reshape(classes, 3)).astype(np.uint8)
+    return made
 
 
 def prediction_file(folder: Path, image_id: str) -> Path:

@@ -55,7 +55,7 @@ class Classify(nn.Sequential):
     def __init__(self, channels: int, classes: int) -> None:
         conv = nn.Conv2d(channels, classes, 1)
         nn.init.normal_(conv.weight, std=0.01)
-        nn.init.zeros_(conv.bias)
+        nn.init.constant_(conv.bias, 0.0)  # type: ignore[arg-type]  # it has one
         super().__init__(nn.Dropout2d(DROPOUT), conv)
 
 

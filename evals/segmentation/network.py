@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from timm.layers import RelPosBias
@@ -61,9 +62,9 @@ class BiasedAttention(nn.Module):
         prefix: Tokens before those of the patches.
     """
 
-    def __init__(self, attention: nn.Module, grid: int, prefix: int) -> None:
+    def __init__(self, attention: Any, grid: int, prefix: int) -> None:
         super().__init__()
-        self.num_heads: int = attention.num_heads  # type: ignore[assignment]  # an int in timm's Attention
+        self.num_heads = int(attention.num_heads)
         self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
         self.proj = attention.proj
         self.rel_pos = RelPosBias(window_size=(grid, grid), num_heads=self.num_heads, prefix_tokens=prefix)

@@ -31,7 +31,7 @@ from cim_bench.models.backbone import Backbone, triple
 from cim_bench.models.sizing import at_size, patch_size
 from cim_bench.records.confusions import class_sums, miou
 from cim_bench.records.measurement import Measurement
-from cim_bench.spec import Data, IterationTraining, SlidingTest
+from cim_bench.spec import Data, IterationTraining, SlidingTest, chosen_data
 
 Ratio = Annotated[float, Interval(gt=0, le=8)]
 ADE20K = Data(name="ade20k", root="data/ADEChallengeData2016", train_split="training", val_split="validation")
@@ -59,7 +59,7 @@ class SegmentationUPerNet(Evaluator):
     Every switch is a trait of a published code; the pages of the recipes say which code has which.
 
     Attributes:
-        data: The set, in ADE20K's layout.
+        data: The set, in ADE20K's layout; `cim_bench.spec.OF_BENCHMARK` for the benchmark's.
         training: Schedule, per iteration.
         test: Windows; its crop is that of training, too.
         ratios: Range of random sizes in training, times `SlidingTest.scale`.
@@ -104,17 +104,18 @@ class SegmentationUPerNet(Evaluator):
             )
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
-        """Its own set's splits."""
-        return ((self.data, self.data.train_split), (self.data, self.data.val_split))
+        """Both splits of its set."""
+        own = chosen_data(self.data, data)
+        return ((own, own.train_split), (own, own.val_split))
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """mIoU and the other measures of the last iteration, for each way of testing."""
-        train, val = (SegmentationSet(self.data, split) for split in (self.data.train_split, self.data.val_split))
+        train, val = (SegmentationSet(*pair) for pair in self.reads(ctx.data))
         device = make_accelerator(ctx.machine).device
         seed_all(ctx.seed, "head")
         network = self.network(model, len(train.classes)).to(device)
         if device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         mean, patch = network.backbone.mean, patch_size(network.backbone)
 
         def validate() -> dict[str, float]:
@@ -122,7 +123,7 @@ class SegmentationUPerNet(Evaluator):
             ((_, cells), *_) = score(network, val, self.test, mean=mean, patch=patch, machine=ctx.machine)
             network.train()
             reached = float(miou(class_sums(cells, len(val.classes)).sum(axis=0)))
-            for sentence in self._behind([reached] if not read_log(ctx.folder, "miou") else [], len(val)):
+            for sentence in self._behind([] if read_log(ctx.folder, "miou") else [reached], val):
                 say(sentence)
             return {"miou": reached}
 
@@ -140,7 +141,7 @@ class SegmentationUPerNet(Evaluator):
         )
         processes = make_accelerator(ctx.machine).num_processes if device.type == "cuda" else 1
         ctx.warnings.extend(self._statistics(round(last["images_a_pass"]) * processes))
-        ctx.warnings.extend(self._behind([value for _, value in read_log(ctx.folder, "miou")], len(val)))
+        ctx.warnings.extend(self._behind([value for _, value in read_log(ctx.folder, "miou")], val))
         if patch_size(model) == 14:
             ctx.warnings.append(f"patches of 14 pixels: crops of {self.test.crop} pixels")
         found = score(
@@ -206,9 +207,9 @@ class SegmentationUPerNet(Evaluator):
             return []
         return [f"BatchNorm statistics over {images} images a pass, where the recipe has {wanted}"]
 
-    def _behind(self, reached: Sequence[float], images: int) -> list[str]:
+    def _behind(self, reached: Sequence[float], val: SegmentationSet) -> list[str]:
         """A warning where the first validation is far below the published curve's first point."""
-        if not reached or not self.published_curve or self.data.name != ADE20K.name or images != 2_000:
+        if not reached or not self.published_curve or val.name != ADE20K.name or len(val) != 2_000:
             return []
         own, published = 100 * reached[0], self.published_curve[0]
         if own >= FAR_BELOW * published:
