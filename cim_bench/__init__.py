@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cim_bench.contracts.executor import Graph as Graph
     from cim_bench.contracts.executor import Job as Job
     from cim_bench.contracts.executor import JobResult as JobResult
+    from cim_bench.contracts.features import FeatureEvaluator as FeatureEvaluator
     from cim_bench.contracts.parts import Part as Part
     from cim_bench.contracts.parts import split_parts as split_parts
     from cim_bench.contracts.pretext import Panel as Panel
@@ -77,6 +78,7 @@ _HOMES = {
     "cim_bench.contracts.context": ("Context",),
     "cim_bench.contracts.evaluator": ("Evaluator", "SetEvaluator"),
     "cim_bench.contracts.executor": ("Executor", "Graph", "Job", "JobResult"),
+    "cim_bench.contracts.features": ("FeatureEvaluator",),
     "cim_bench.contracts.parts": ("Part", "split_parts"),
     "cim_bench.contracts.pretext": ("Panel", "Pretext", "PretextInputs", "PretextModel"),
     "cim_bench.contracts.queue": ("JobQueue",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,9 +10,11 @@ from annotated_types import Ge, MinLen
 
 from cim_bench.common.ranges import CropPct, Distinct, Positive
 from cim_bench.contracts.context import Context
-from cim_bench.contracts.evaluator import Evaluator
+from cim_bench.contracts.features import FeatureEvaluator
+from cim_bench.data.images import ImageSet
 from cim_bench.data.transforms import EvalTransform
-from cim_bench.engine.inference import run_models
+from cim_bench.engine.features import Extractor
+from cim_bench.engine.inference import check_finite
 from cim_bench.evals.classes import chance
 from cim_bench.evals.metrics import accuracy, knn_predict
 from cim_bench.models.backbone import Backbone, Feature
@@ -20,7 +22,7 @@ from cim_bench.records.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)
-class KNN(Evaluator):
+class KNN(FeatureEvaluator):
     """k-NN on frozen features, DINO's protocol.
 
     Attributes:
@@ -38,17 +40,29 @@ class KNN(Evaluator):
     feature: Feature = "cls"
     crop_pct: CropPct = 0.875
 
+    def sets(self, ctx: Context) -> Mapping[str, ImageSet]:
+        """The bank is the training split without augmentation."""
+        return {"train": ctx.train_images(), "val": ctx.val_images()}
+
+    def transform(self, model: Backbone) -> EvalTransform:
+        """Resize and centre crop to the model's own size."""
+        return EvalTransform(model.arch.image_size, self.crop_pct)
+
+    def extractor(self, model: Backbone) -> Extractor:
+        """One vector an image, fp32."""
+        return lambda pixels: model.feature(pixels.float() / 255, self.feature).float()
+
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
-        """Top-1 for each k; the bank is the training split without augmentation."""
+        """Top-1 for each k."""
         train, val = ctx.train_images(), ctx.val_images()
-        transform = EvalTransform(model.arch.image_size, self.crop_pct)
-        features = {"f": lambda images: model.feature(images, self.feature)}
-        bank, bank_labels = run_models(features, train, transform, machine=ctx.machine)
-        queries, labels = run_models(features, val, transform, machine=ctx.machine)
+        found = self.features(model, ctx)
+        (bank, bank_labels), (queries, labels) = found["train"].tensors(), found["val"].tensors()
+        check_finite(bank, train)
+        check_finite(queries, val)
         predictions = knn_predict(
-            bank["f"],
+            bank,
             bank_labels,
-            queries["f"],
+            queries,
             ks=self.k,
             temperature=self.temperature,
             num_classes=len(train.classes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 from accelerate.utils import gather_object
@@ -35,13 +35,31 @@ class NonFiniteOutputError(ArithmeticError):
         self.model = model
 
 
+class LabelledImages(Protocol):
+    """What a pass goes over: an `ImageSet`, or another set whose labels are numbers or tensors of one shape."""
+
+    name: str
+    split: str
+
+    def __len__(self) -> int: ...
+
+    def image_id(self, index: int) -> str:
+        """The image's name."""
+
+    def take(self, places: Sequence[int]) -> Self:
+        """The images at some places of this set, in the given order."""
+
+    def read(self, index: int) -> tuple[Image.Image, Any]:
+        """The decoded RGB image and its label."""
+
+
 @dataclass(frozen=True)
 class ImageBatch:
     """Some images of a set, once for each transform that a model asked for.
 
     Attributes:
         indices: (B,) places in the set, on the CPU.
-        labels: (B,) on the device.
+        labels: (B, ...) on the device.
         images: (B, 3, H, W) uint8 on the device, by transform.
     """
 
@@ -53,7 +71,7 @@ class ImageBatch:
 class _ProcessShare(Dataset[tuple[int, int, Any]]):
     """This process's images, each exactly once: rank r of W takes r, r+W, r+2W, ..."""
 
-    def __init__(self, images: ImageSet, transforms: Sequence[Transform], rank: int, processes: int) -> None:
+    def __init__(self, images: LabelledImages, transforms: Sequence[Transform], rank: int, processes: int) -> None:
         self.images, self.transforms = images, transforms
         self.indices = range(rank, len(images), processes)
 
@@ -64,6 +82,33 @@ class _ProcessShare(Dataset[tuple[int, int, Any]]):
         index = self.indices[position]
         image, label = self.images.read(index)
         return index, label, [transform(image) for transform in self.transforms]
+
+
+def image_batches(
+    images: LabelledImages, transforms: Sequence[Transform], *, machine: Machine, batch_size: int | None = None
+) -> Iterator[ImageBatch]:
+    """This process's images of a set, each decoded once.
+
+    Args:
+        images: The set.
+        transforms: From a decoded image to (3, H, W) uint8; equal ones are applied once.
+        machine: Device and workers.
+        batch_size: Images in one batch; the machine's micro-batch by default.
+    """
+    engine = make_accelerator(machine)
+    distinct = list(dict.fromkeys(transforms))
+    share = _ProcessShare(images, distinct, engine.process_index, engine.num_processes)
+    loader = DataLoader(
+        share,
+        batch_size=batch_size or machine.micro_batch,
+        num_workers=machine.loader_processes,
+        worker_init_fn=one_thread,
+    )
+    with Meter(f"{images.name}/{images.split}", len(share), show=engine.is_main_process) as meter:
+        for index, label, pixels in loader:
+            on_device = {t: p.to(engine.device) for t, p in zip(distinct, pixels, strict=True)}
+            yield ImageBatch(index, label.to(engine.device), on_device)
+            meter.step(len(index))
 
 
 def run_pass(
@@ -86,26 +131,14 @@ def run_pass(
     Returns:
         Outputs (N, ...) on the CPU by name and labels (N,), both in the set's order, on every process.
     """
-    engine = make_accelerator(machine)
-    distinct = list(dict.fromkeys(transforms))
-    share = _ProcessShare(images, distinct, engine.process_index, engine.num_processes)
-    loader = DataLoader(
-        share,
-        batch_size=batch_size or machine.micro_batch,
-        num_workers=machine.loader_processes,
-        worker_init_fn=one_thread,
-    )
     indices: list[Tensor] = []
     labels: list[Tensor] = []
     outputs: dict[K, list[Tensor]] = {}
-    with Meter(f"{images.name}/{images.split}", len(share), show=engine.is_main_process) as meter:
-        for index, label, pixels in loader:
-            on_device = {t: p.to(engine.device) for t, p in zip(distinct, pixels, strict=True)}
-            indices.append(index)
-            labels.append(label)
-            for name, values in compute(ImageBatch(index, label.to(engine.device), on_device)):
-                outputs.setdefault(name, []).append(values.detach().cpu())
-            meter.step(len(index))
+    for batch in image_batches(images, transforms, machine=machine, batch_size=batch_size):
+        indices.append(batch.indices)
+        labels.append(batch.labels.cpu())
+        for name, values in compute(batch):
+            outputs.setdefault(name, []).append(values.detach().cpu())
     order = _gather(torch.cat(indices))
     assert order.sort().values.equal(torch.arange(len(images))), "an image was lost or counted twice"
     place = order.argsort()
@@ -148,7 +181,7 @@ def run_models(
     return outputs, labels
 
 
-def check_finite(outputs: Tensor, images: ImageSet, what: str = "outputs") -> None:
+def check_finite(outputs: Tensor, images: LabelledImages, what: str = "outputs") -> None:
     """Refuse numbers that are none: the largest of them would be class 0, and count as an answer.
 
     Args:

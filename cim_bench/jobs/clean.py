@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cim_bench.common.errors import one_sentence
 from cim_bench.common.files import safe_name, unfinished_writes
+from cim_bench.contracts.features import FEATURES
 from cim_bench.engine.resume import RESUME
 from cim_bench.jobs.resolved import FOLDER
 from cim_bench.jobs.runner import Runner
@@ -90,7 +91,8 @@ def plan_cleaning(output: Path, load: Sequence[str] = ()) -> CleanPlan:
         for path in jobs:
             if reason := _reason(path, folder in subjects, folders, unknown):
                 found.append(_removable(path, reason))
-    found += [_removable(path, "the resume point of a finished job") for path in _resume_points(folders)]
+    found += [_removable(path, "the resume point of a finished job") for path in _finished(folders, RESUME)]
+    found += [_removable(path, "the features of a finished job") for path in _finished(folders, FEATURES)]
     found += [_removable(path, "a write that was cut off") for path in _cut_off(output, folders)]
     kept = [f"{name}: {reason}" for name, reason in sorted(unknown.values())]
     return CleanPlan(benchmark=newest, removable=tuple(found), kept=tuple(kept))
@@ -125,8 +127,9 @@ def _reason(path: Path, is_subject: bool, folders: dict[Path, bool], unknown: di
     return "no job of the present benchmark has this key"
 
 
-def _resume_points(folders: dict[Path, bool]) -> Iterator[Path]:
-    return (path for folder, finished in folders.items() if finished for path in folder.glob(f"{RESUME}*"))
+def _finished(folders: dict[Path, bool], name: str) -> Iterator[Path]:
+    """What finished jobs no longer need: what is called so, or was set aside."""
+    return (path for folder, finished in folders.items() if finished for path in folder.glob(f"{name}*"))
 
 
 def _cut_off(output: Path, folders: Iterable[Path]) -> Iterator[Path]:

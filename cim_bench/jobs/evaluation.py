@@ -10,7 +10,9 @@ from typing import Any, Literal
 from cim_bench.common.files import remove, unfinished_writes
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import SetEvaluator
+from cim_bench.contracts.features import FeatureEvaluator, features_folder, features_of
 from cim_bench.engine.devices import is_main, make_accelerator
+from cim_bench.engine.inference import NonFiniteOutputError
 from cim_bench.jobs.identity import subject_info
 from cim_bench.jobs.passes import measurements, passes
 from cim_bench.jobs.state import Evaluation, JobStates
@@ -41,6 +43,19 @@ class Evaluations:
         self.states.subjects.warnings(evaluation.job.subject)
         if isinstance(evaluation.evaluator, SetEvaluator):
             evaluation.evaluator.check(self._model(evaluation), self._context(evaluation))
+        if isinstance(evaluation.evaluator, FeatureEvaluator):
+            evaluation.evaluator.check(self._model(evaluation))
+
+    def extract(self, todo: Sequence[Evaluation]) -> None:
+        """Make the features of all models in one pass a set, so that each evaluation finds its own.
+
+        Args:
+            todo: Of one `FeatureEvaluator`.
+        """
+        evaluator = todo[0].evaluator
+        assert isinstance(evaluator, FeatureEvaluator)
+        models = {e.job.subject: self._model(e) for e in todo}
+        features_of(evaluator, models, {e.job.subject: self._context(e) for e in todo})
 
     def measure(self, todo: Sequence[Evaluation]) -> Literal["done", "partial"]:
         """Measure and record; ``partial`` if it ended after the subset, as asked for.
@@ -54,7 +69,9 @@ class Evaluations:
         if not isinstance(evaluator, SetEvaluator):
             (only,) = todo
             context = contexts[only.job.subject]
-            self._write(only, list(evaluator.run(models[only.job.subject], context)), context, started)
+            found = self._run(only, models[only.job.subject], context)
+            self._write(only, found, context, started)
+            self._drop_features(only, context)
             return "done"
         for parts in passes(evaluator, models, contexts):
             is_subset = parts[-1].subset
@@ -64,6 +81,20 @@ class Evaluations:
             if is_subset and self.states.benchmark.machine.subset_only:
                 return "partial"
         return "done"
+
+    def _run(self, evaluation: Evaluation, model: Backbone, context: Context) -> list[Measurement]:
+        """What an evaluator measures; features that are no numbers must not be found by the next run."""
+        try:
+            return list(evaluation.evaluator.run(model, context))
+        except NonFiniteOutputError:
+            self._drop_features(evaluation, context)
+            raise
+
+    def _drop_features(self, evaluation: Evaluation, context: Context) -> None:
+        if isinstance(evaluation.evaluator, FeatureEvaluator):
+            make_accelerator(context.machine).wait_for_everyone()  # nobody reads them any more
+            if context.main:
+                remove(features_folder(context))
 
     def _model(self, evaluation: Evaluation) -> Backbone:
         checkpoint = (

@@ -10,6 +10,7 @@ from cim_bench.benchmark import Benchmark, Pretraining
 from cim_bench.common.files import safe_name
 from cim_bench.contracts.evaluator import SetEvaluator
 from cim_bench.contracts.executor import Job, Resources
+from cim_bench.contracts.features import FeatureEvaluator
 from cim_bench.models.formats.opening import checkpoint_kind
 from cim_bench.spec import FromCheckpoint, Machine
 
@@ -48,7 +49,7 @@ def make_plan(benchmark: Benchmark) -> list[Job]:
                     subject=subject,
                     evaluator=name,
                     needs=made + head,
-                    shares=name if isinstance(benchmark.evaluators[name], SetEvaluator) else "",
+                    shares=name if isinstance(benchmark.evaluators[name], SetEvaluator | FeatureEvaluator) else "",
                     resources=resources(benchmark.machine),
                 )
             )

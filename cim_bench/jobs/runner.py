@@ -15,6 +15,7 @@ from cim_bench.common.errors import one_sentence
 from cim_bench.common.files import check_writable
 from cim_bench.common.streams import say
 from cim_bench.contracts.executor import Job, JobResult, Status
+from cim_bench.contracts.features import FeatureEvaluator
 from cim_bench.engine.devices import is_main, make_accelerator
 from cim_bench.engine.inference import NonFiniteOutputError
 from cim_bench.jobs.evaluation import Evaluations
@@ -178,10 +179,16 @@ class Runner:
         return evaluation
 
     def _measure(self, todo: Sequence[Evaluation], odd: dict[str, str]) -> Status:
-        """Measure together; a model of a shared pass whose outputs are not finite is left out, its error in `odd`."""
+        """Measure together; a model that fails alone is left out, its error in `odd`."""
+        evaluations = Evaluations(self.states)
+        if isinstance(todo[0].evaluator, FeatureEvaluator) and len(todo) > 1:
+            evaluations.extract(todo)
+            for e in todo:
+                _, odd[e.job.subject] = attempt(partial(evaluations.measure, [e]))
+            return "done"
         while True:
             try:
-                return Evaluations(self.states).measure([e for e in todo if e.job.subject not in odd])
+                return evaluations.measure([e for e in todo if e.job.subject not in odd])
             except NonFiniteOutputError as error:
                 if len(todo) - len(odd) < 2:
                     raise
