@@ -167,6 +167,7 @@ class IterationTraining(Optimisation):
         power: Of the polynomial by which the rate falls to 0.
         warmup_iterations: Steps over which a linear factor rises to 1.
         warmup_ratio: That factor at the first step.
+        validations: Times that a protocol which draws a curve scores the validation split, the last at the end.
     """
 
     iterations: Positive
@@ -174,6 +175,7 @@ class IterationTraining(Optimisation):
     power: Annotated[float, Interval(gt=0, le=10)] = 1.0
     warmup_iterations: NotNegative = 0
     warmup_ratio: Annotated[float, Interval(gt=0, le=1)] = 1e-6
+    validations: Positive = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -111,13 +111,10 @@ class StepSampler:
 
 
 def validation_interval(steps: Steps, training: AnyTraining) -> int:
-    """Steps between two looks at the validation split: a fifth of the epochs, a tenth of the iterations.
-
-    mmseg's configurations of 160,000 iterations look every 16,000.
-    """
+    """Steps between two looks at the validation split: a fifth of the epochs, or as many as `validations` leaves."""
     if isinstance(training, Training):
         return steps.per_epoch * math.ceil(training.epochs / 5)
-    return math.ceil(training.iterations / 10)
+    return math.ceil(training.iterations / training.validations)
 
 
 def learning_rate(step: int, *, per_epoch: int, training: AnyTraining) -> float:

@@ -26,6 +26,7 @@ from cim_bench.spec import Machine, SlidingTest
 WINDOWS_AT_ONCE = 8
 WHOLE = "whole"
 Keep = Callable[[int, Tensor], None]
+Scored = list[tuple[Facets, list[Cells]]]  # by way of testing, one matrix an image in the set's order
 Sample = tuple[int, Tensor, Tensor]  # place in the set, resized image (3, h, w) uint8, mask (H, W) uint8
 
 
@@ -170,7 +171,7 @@ def score(
     patch: int,
     machine: Machine,
     keep: Keep | None = None,
-) -> list[tuple[Facets, list[Cells]]]:
+) -> Scored:
     """Confusion matrices of a network on a split; every image is decoded once and counted exactly once.
 
     Args:

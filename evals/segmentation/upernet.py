@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Interval, Len
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from cim_bench.common.ranges import Ascending, Distinct, NotNegative, Positive, Rate
@@ -17,6 +18,7 @@ from cim_bench.common.streams import say
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.data.segmentation import IGNORED, SegmentationSet
+from cim_bench.data.sets import RELEASES
 from cim_bench.engine.devices import make_accelerator
 from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.log import read_log
@@ -25,7 +27,7 @@ from cim_bench.evals.classifier import body
 from cim_bench.evals.segmentation.measure import measurements
 from cim_bench.evals.segmentation.network import AUXILIARY_MAP, UPerNet, add_relative_bias
 from cim_bench.evals.segmentation.samples import SegmentationSamples
-from cim_bench.evals.segmentation.scoring import score
+from cim_bench.evals.segmentation.scoring import Scored, score
 from cim_bench.evals.segmentation.transforms import SegmentationTrain
 from cim_bench.models.backbone import Backbone, triple
 from cim_bench.models.sizing import at_size, patch_size
@@ -33,11 +35,13 @@ from cim_bench.records.confusions import class_sums, miou
 from cim_bench.records.measurement import Measurement
 from cim_bench.spec import Data, IterationTraining, SlidingTest, chosen_data
 
+FourBlocks = tuple[NotNegative, NotNegative, NotNegative, NotNegative]
 Ratio = Annotated[float, Interval(gt=0, le=8)]
-ADE20K = Data(name="ade20k", root="data/ADEChallengeData2016", train_split="training", val_split="validation")
+ADE20K = Data(name="ade20k", root="data/ADEChallengeData2016")
 # A first validation below this share of the published curve's first point is far below it: BEiT's and MAE's own runs,
 # and repeats by others, lie within a few points of each other there.
 FAR_BELOW = 0.8
+ADE20K_VALIDATION = RELEASES["ADE20K", "val"].images[0]
 
 
 def mae_training() -> IterationTraining:
@@ -72,8 +76,8 @@ class SegmentationUPerNet(Evaluator):
             means to exempt them, and its names never match (``backbone.`` begins them).
         loss_pixels: Mean of the loss over ``all`` pixels, where ignored ones count as 0 (mmseg), or over ``labelled``.
         auxiliary_weight: Of the auxiliary head's loss.
-        published_curve: mIoU in percent at every tenth of a published training on ADE20K; a run that is far below its
-            first point says so at once.
+        published_curve: mIoU in percent of a published training on ADE20K at each of the training's validations; a run
+            that is far below its first point says so at once. A curve of another length is not compared with.
     """
 
     version: ClassVar[int] = 1
@@ -84,7 +88,7 @@ class SegmentationUPerNet(Evaluator):
     training: IterationTraining = field(default_factory=mae_training)
     test: SlidingTest = field(default_factory=SlidingTest)
     ratios: Annotated[tuple[Ratio, Ratio], Ascending()] = (0.5, 2.0)
-    blocks: Annotated[tuple[NotNegative, ...], Len(4, 4), Ascending(), Distinct()] = (3, 5, 7, 11)
+    blocks: Annotated[FourBlocks, Ascending(), Distinct()] = (3, 5, 7, 11)
     channels: Positive = 768
     drop_path: Rate = 0.1
     relative_bias: bool = False
@@ -116,18 +120,28 @@ class SegmentationUPerNet(Evaluator):
         network = self.network(model, len(train.classes)).to(device)
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        mean, patch = network.backbone.mean, patch_size(network.backbone)
+        last_scored: list[Scored] = []
+
+        def score_now() -> Scored:
+            return score(
+                network.eval(),
+                val,
+                self.test,
+                mean=network.backbone.mean,
+                patch=patch_size(network.backbone),
+                machine=ctx.machine,
+                keep=lambda index, predicted: ctx.save_prediction(val, index, predicted),
+            )
 
         def validate() -> dict[str, float]:
-            network.eval()
-            ((_, cells), *_) = score(network, val, self.test, mean=mean, patch=patch, machine=ctx.machine)
+            last_scored[:] = [score_now()]
             network.train()
-            reached = float(miou(class_sums(cells, len(val.classes)).sum(axis=0)))
+            reached = float(miou(class_sums(last_scored[0][0][1], len(val.classes)).sum(axis=0)))
             for sentence in self._behind([] if read_log(ctx.folder, "miou") else [reached], val):
                 say(sentence)
             return {"miou": reached}
 
-        last = fit(
+        last_epoch = fit(
             SegmentationModel(network, self),
             SegmentationSamples(train, self.transform(model), ctx.seed),
             self.groups(network),
@@ -139,21 +153,9 @@ class SegmentationUPerNet(Evaluator):
             title="segmentation",
             validate=validate,
         )
-        processes = make_accelerator(ctx.machine).num_processes if device.type == "cuda" else 1
-        ctx.warnings.extend(self._statistics(round(last["images_a_pass"]) * processes))
-        ctx.warnings.extend(self._behind([value for _, value in read_log(ctx.folder, "miou")], val))
-        if patch_size(model) == 14:
-            ctx.warnings.append(f"patches of 14 pixels: crops of {self.test.crop} pixels")
-        found = score(
-            network.eval(),
-            val,
-            self.test,
-            mean=mean,
-            patch=patch,
-            machine=ctx.machine,
-            keep=lambda index, predicted: ctx.save_prediction(val, index, predicted),
-        )
-        yield from measurements(ctx, val, found)
+        ctx.warnings.extend(self._warnings(network, round(last_epoch["images_a_pass"]), ctx, val))
+        alone = make_accelerator(ctx.machine).num_processes == 1  # of several, each had BatchNorm statistics of its own
+        yield from measurements(ctx, val, last_scored[0] if alone and last_scored else score_now())
         clear_resume(ctx.folder)
 
     def network(self, model: Backbone, classes: int) -> UPerNet:
@@ -201,20 +203,27 @@ class SegmentationUPerNet(Evaluator):
             groups.setdefault((layer, free), group)["params"].append(parameter)
         return list(groups.values())
 
-    def _statistics(self, images: int) -> list[str]:
-        wanted = self.training.effective_batch
-        if images >= wanted:
-            return []
-        return [f"BatchNorm statistics over {images} images a pass, where the recipe has {wanted}"]
+    def _warnings(self, network: UPerNet, images: int, ctx: Context, val: SegmentationSet) -> list[str]:
+        """What a reader of the number must know; `images` went through the network in one pass of a process."""
+        found = self._behind([value for _, value in read_log(ctx.folder, "miou")], val)
+        engine, wanted = make_accelerator(ctx.machine), self.training.effective_batch
+        images *= engine.num_processes if engine.device.type == "cuda" else 1
+        if images < wanted:
+            found.append(f"BatchNorm statistics over {images} images, where the recipe has {wanted}")
+        if (patch := patch_size(network.backbone)) not in (1, 16):
+            found.append(f"patches of {patch} pixels: crops of {self.test.crop} pixels")
+        return found
 
     def _behind(self, reached: Sequence[float], val: SegmentationSet) -> list[str]:
         """A warning where the first validation is far below the published curve's first point."""
-        if not reached or not self.published_curve or val.name != ADE20K.name or len(val) != 2_000:
+        same = len(self.published_curve) == self.training.validations
+        if not (reached and same and val.name == ADE20K.name and len(val) == ADE20K_VALIDATION):
             return []
         own, published = 100 * reached[0], self.published_curve[0]
         if own >= FAR_BELOW * published:
             return []
-        return [f"after a tenth of the training mIoU was {own:.2f} %, where the published run had {published:.2f} %"]
+        step = math.ceil(self.training.iterations / self.training.validations)
+        return [f"after {step:,} iterations mIoU was {own:.2f} %, far below the published run's {published:.2f} %"]
 
 
 def layer_of(name: str, depth: int) -> int:
