@@ -81,7 +81,8 @@ def draw_cells(generator: np.random.Generator) -> np.ndarray:
         columns + bend[1] * np.sin(2 * np.pi * rows / wave[1] + phase[1]),
     )
     distances = [np.hypot(bent[0] - site[0], bent[1] - site[1]) for site in sites]
-    return np.argmin(distances, axis=0)
+    nearest: np.ndarray = np.argmin(distances, axis=0)
+    return nearest
 
 
 def _write(root: Path, files: dict[str, Path]) -> list[dict[str, Any]]:
