@@ -2,6 +2,7 @@
 
 A root holds ``images/{training,validation}``, ``annotations/{training,validation}`` and its class list:
 ``classes.txt`` (one name a line, in label order from 1) or ADEChallengeData2016's ``objectInfo150.txt`` (``.csv``).
+The root ``photos-seg`` is the demo's own set.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cim_bench.data.check.layouts import mark
 from cim_bench.data.fingerprint import fingerprint, join_fingerprints
 from cim_bench.data.folders import image_files
 from cim_bench.data.images import ImageError
+from cim_bench.data.photos.mosaics import photo_mosaics
 from cim_bench.data.pixels import to_rgb
 from cim_bench.data.sets import ADE20K_LABELS, FULL_ADE20K, SPLIT_NAMES
 from cim_bench.spec import Data
@@ -208,6 +210,8 @@ def _table_names(file: Path, lines: list[str]) -> list[str]:
 
 def _root(data: Data) -> Path:
     """The folder of a set, its links resolved."""
+    if data.root == "photos-seg":
+        return photo_mosaics()
     root = Path(data.root)
     if not root.is_dir():
         raise ValueError(f"no folder {data.root} for the set {data.name}; set its root")

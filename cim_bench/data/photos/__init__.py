@@ -1,4 +1,5 @@
-"""The demo's photographs, and shifted copies of them.
+"""The demo's photographs, shifted copies of them, and mosaics of them with exact masks.
 
-`crops.photos` and `shifts.photo_shift` give folders; the readers open them. Imports `cim_bench.common`.
+`crops.photos`, `shifts.photo_shift` and `mosaics.photo_mosaics` give folders, which readers and segmentation sets open.
+Imports `cim_bench.common`.
 """

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -61,19 +62,23 @@ def photos(root: Path | None = None) -> Path:
         ValueError: scikit-image or scikit-learn, or one of their photographs, is not installed.
         OSError: The folder cannot be written.
     """
-    sources = _sources()
+    sources = photo_files()
     recipe = {
         "constants": [CROPS_VERSION, SIZE, SIDES, COUNTS, TRAIN_SHARE, TOP_DOWN, DRAWS_PER_CROP],
         "sources": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()},
     }
-    folder = (cache_folder() if root is None else Path(root)) / f"photos-{_digest(recipe)[:12]}"
+    folder = named_folder("photos", recipe, root)
     if not intact(folder, recipe):
-        _build(folder, recipe, {name: Image.open(path).convert("RGB") for name, path in sources.items()})
+        build(folder, recipe, lambda new: _crops(new, sources))
     return folder
 
 
-def _sources() -> dict[str, Path]:
-    """The file of each class; finds the packages without importing them, which takes seconds."""
+def photo_files() -> dict[str, Path]:
+    """The file of each photograph; finds the packages without importing them, which takes seconds.
+
+    Raises:
+        ValueError: If one is not installed.
+    """
     found = {}
     for package, (subfolder, files) in _FOLDERS.items():
         spec = importlib.util.find_spec(package)
@@ -83,6 +88,11 @@ def _sources() -> dict[str, Path]:
                 raise ValueError(f"photos() needs {package}'s {path.name}: pip install 'cim-bench[photos]'")
             found[path.stem] = path
     return dict(sorted(found.items()))
+
+
+def named_folder(name: str, recipe: dict[str, Any], root: Path | None) -> Path:
+    """``<root>/<name>-<hash of the recipe>``, in the cache unless a root is given."""
+    return (cache_folder() if root is None else Path(root)) / f"{name}-{_digest(recipe)[:12]}"
 
 
 def _digest(content: object) -> str:
@@ -99,14 +109,22 @@ def intact(folder: Path, recipe: dict[str, Any]) -> bool:
         return False
 
 
-def _build(folder: Path, recipe: dict[str, Any], images: dict[str, Image.Image]) -> None:
-    """Cuts the crops in a temporary sibling of `folder`, and puts it in its place by a rename."""
+def build(folder: Path, recipe: dict[str, Any], write: Callable[[Path], list[dict[str, Any]]]) -> None:
+    """Make a set in a temporary sibling of `folder`, and put it in its place by a rename.
+
+    Args:
+        folder: The final name.
+        recipe: What `intact` compares.
+        write: Writes the files below a folder that is not there yet, and returns their rows of the manifest.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".photos-", dir=folder.parent) as scratch:
             new = Path(scratch, "new")
-            parts = (_cut(new, split, name, image) for split in COUNTS for name, image in images.items())
-            write_manifest(new, recipe, [*chain(*parts)])
+            write_manifest(new, recipe, write(new))
             put_in_place(new, folder, recipe)
     except OSError as error:
         if not intact(folder, recipe):
@@ -139,11 +157,15 @@ def write_manifest(folder: Path, recipe: dict[str, Any], files: list[dict[str, A
     (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1))
 
 
+def _crops(root: Path, sources: dict[str, Path]) -> list[dict[str, Any]]:
+    """Writes all crops below `root`, and returns their rows of the manifest."""
+    images = {name: Image.open(path).convert("RGB") for name, path in sources.items()}
+    return [*chain(*(_cut(root, split, name, image) for split in COUNTS for name, image in images.items()))]
+
+
 def _cut(root: Path, split: str, name: str, image: Image.Image) -> list[dict[str, Any]]:
     """Writes the crops of one class and split below `root`, and returns their rows of the manifest."""
-    region = [0, 0, *image.size]
-    axis = 1 if name in TOP_DOWN or image.height > image.width else 0
-    region[axis + 2 if split == "train" else axis] = image.size[axis] * TRAIN_SHARE[0] // TRAIN_SHARE[1]
+    region = split_region(split, name, image.size)
     generator = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{split}/{name}".encode()).digest()))
     grey = np.asarray(image.convert("L"))
     rows = []
@@ -158,6 +180,20 @@ def _cut(root: Path, split: str, name: str, image: Image.Image) -> list[dict[str
         row["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         rows.append({**row, "left": left, "top": top, "side": side})
     return rows
+
+
+def split_region(split: str, name: str, size: tuple[int, int]) -> list[int]:
+    """The part of a photograph (left, top, right, bottom) that ``train`` or ``val`` images are cut from.
+
+    Args:
+        split: ``train`` or ``val``; their parts do not overlap.
+        name: Of the photograph.
+        size: Its width and height.
+    """
+    region = [0, 0, *size]
+    axis = 1 if name in TOP_DOWN or size[1] > size[0] else 0
+    region[axis + 2 if split == "train" else axis] = size[axis] * TRAIN_SHARE[0] // TRAIN_SHARE[1]
+    return region
 
 
 def _draw(grey: Any, region: list[int], generator: np.random.Generator) -> tuple[float, int, int, int]:

@@ -84,7 +84,7 @@ def test_training_and_validation_regions_are_disjoint_and_inside_the_photograph(
     for left, top, side in squares["train"]:
         for x, y, _ in squares["val"]:
             assert left + side <= x or top + side <= y
-    with Image.open(module._sources()[name]) as image:
+    with Image.open(module.photo_files()[name]) as image:
         width, height = image.size
     for left, top, side in squares["train"] + squares["val"]:
         assert 64 <= side <= 128
@@ -94,7 +94,7 @@ def test_training_and_validation_regions_are_disjoint_and_inside_the_photograph(
 
 def test_a_crop_is_the_rectangle_its_row_names(made: Path) -> None:
     for row in manifest(made)["files"][::97]:
-        with Image.open(module._sources()[row["class"]]) as source, Image.open(made / row["path"]) as crop:
+        with Image.open(module.photo_files()[row["class"]]) as source, Image.open(made / row["path"]) as crop:
             left, top, side = row["left"], row["top"], row["side"]
             square = source.convert("RGB").crop((left, top, left + side, top + side))
             assert square.resize((64, 64), Image.Resampling.LANCZOS).tobytes() == crop.tobytes()
@@ -213,6 +213,6 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_neither_package_is_imported() -> None:
-    code = "import sys; from cim_bench.data.photos import crops as m; m._sources(); print(*sys.modules)"
+    code = "import sys; from cim_bench.data.photos import crops as m; m.photo_files(); print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"skimage", "sklearn", "torch"} & set(run.stdout.split())
