@@ -15,6 +15,7 @@ from PIL import Image
 
 from cim_bench.data import fingerprint
 from cim_bench.data.photos.crops import photos
+from cim_bench.data.photos.mosaics import photo_mosaics
 from cim_bench.spec import Arch, Data, Machine
 
 SMALL_CLASSES = ("astronaut", "chelsea", "coffee", "rocket")
@@ -82,6 +83,19 @@ def make_photos(photos_root: Path) -> Callable[..., Path]:
 def small_photos(make_photos: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Data:
     """4 classes, 12 training and 6 validation JPEGs each; do not change its files."""
     return Data(name="small", root=str(make_photos(tmp_path_factory.mktemp("small") / "images")))
+
+
+@pytest.fixture(scope="session")
+def small_masks(photos_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """12 training and 6 validation images of the demo's segmentation set, with their masks; do not change its files."""
+    root, folder = photo_mosaics(), tmp_path_factory.mktemp("masks")
+    shutil.copy(root / "classes.txt", folder)
+    for split, count in (("training", SMALL_COUNTS["train"]), ("validation", SMALL_COUNTS["val"])):
+        for top in ("images", "annotations"):
+            (folder / top / split).mkdir(parents=True)
+            for source in sorted((root / top / split).iterdir())[:count]:
+                shutil.copy(source, folder / top / split)
+    return Data(name="masks", root=str(folder))
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,15 @@ class Backbone(nn.Module):
             raise ValueError(f"{self.arch.name} has no maps of patch tokens; give a ViT or a ResNet")
         return 4 if blocks is None else len(blocks)
 
+    def check_blocks(self, blocks: Sequence[int]) -> None:
+        """Refuse blocks that the network does not have.
+
+        Raises:
+            ValueError: Naming the first of them.
+        """
+        if odd := [block for block in blocks if not 0 <= block < self.depth]:
+            raise ValueError(f"{self.arch} has no block {odd[0]}; choose blocks of 0 to {self.depth - 1}")
+
     def token_maps(self, images: Tensor, blocks: Sequence[int] | None = None, *, norm: bool) -> list[Tensor]:
         """Patch tokens after some blocks, or the maps of a ResNet's stages, without class token and registers.
 
@@ -114,20 +123,14 @@ class Backbone(nn.Module):
         Raises:
             ValueError: If the network has no patch tokens, or not that many blocks.
         """
-        chosen = _checked_blocks(self, [self.depth - 1] if blocks is None else blocks)
+        chosen = [self.depth - 1] if blocks is None else list(blocks)
+        self.check_blocks(chosen)
         if not hasattr(self.net, "blocks"):
             chosen, norm = [stage + 1 for stage in chosen], False  # timm counts the stem
         maps: list[Tensor] = self.net.forward_intermediates(
             self.normalize(images), indices=chosen, norm=norm, output_fmt="NCHW", intermediates_only=True
         )
         return maps
-
-
-def _checked_blocks(model: Backbone, blocks: Sequence[int]) -> list[int]:
-    depth = model.depth
-    if odd := [block for block in blocks if not 0 <= block < depth]:
-        raise ValueError(f"{model.arch} has no block {odd[0]}; choose blocks of 0 to {depth - 1}")
-    return list(blocks)
 
 
 def create_net(arch: Arch, **model_args: Any) -> Any:

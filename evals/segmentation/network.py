@@ -31,6 +31,7 @@ class UPerNet(nn.Module):
         self.backbone, self.blocks = backbone, tuple(blocks)
         is_vit = hasattr(backbone.net, "blocks")
         if is_vit:
+            backbone.check_blocks(blocks)
             backbone.net.blocks = backbone.net.blocks[: max(blocks) + 1]
             widths = [int(backbone.net.embed_dim)] * len(self.blocks)
         else:

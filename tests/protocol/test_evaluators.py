@@ -23,9 +23,10 @@ from cim_bench.jobs.passes import measure
 from cim_bench.jobs.subjects import random_checkpoint
 from cim_bench.models.backbone import Backbone, load_backbone
 from cim_bench.models.checkpoint import load_checkpoint
+from cim_bench.records.confusions import miou, read_confusions
 from cim_bench.records.measurement import METRICS, Measurement
 from cim_bench.records.outcomes import facets_by_column, read_outcomes
-from cim_bench.spec import Arch, Data, Machine, Training
+from cim_bench.spec import Arch, Data, IterationTraining, Machine, SlidingTest, Training
 
 SHORT = Training(epochs=2, effective_batch=16, base_lr=1e-2)
 LARS = Training(epochs=2, effective_batch=16, base_lr=0.5, optimizer="lars", weight_decay=0.0)
@@ -35,6 +36,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "knn": {"k": (1, 5)},
     "linear_probe": {"training": LARS},
     "finetune": {"training": SHORT},
+    "segmentation_upernet": {
+        "training": IterationTraining(iterations=2, effective_batch=4, lr=1e-3, validations=1),
+        "test": SlidingTest(scale=(64, 48), crop=32, strides=(24,)),
+        "blocks": (0, 1, 2, 3),
+        "channels": 8,
+    },
 }
 Job = tuple[Backbone, Context]
 
@@ -51,12 +58,22 @@ def job(tiny_arch: Arch, small_photos: Data, tmp_path: Path) -> Job:
 
 
 def model_for(name: str, job: Job) -> Backbone:
-    """The backbone, or an untrained classifier of the set's classes."""
+    """The backbone, deep enough for a pyramid, or an untrained classifier of the set's classes."""
+    if name == "segmentation_upernet":
+        deep = dataclasses.replace(job[0].arch, options={**job[0].arch.options, "depth": 4})
+        return load_backbone(random_checkpoint(RandomInit(arch=deep), seed=0), what="random")
     if registry.load(registry.target("evaluators", name)).needs == "backbone":
         return job[0]
     classifier = make_classifier(job[0], 4, drop_path=0.0, head_std=0.5).eval()
     classifier.classes = job[1].scored_images().classes
     return classifier
+
+
+@pytest.fixture(autouse=True)
+def _masks(small_masks: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protocols of segmentation read a set of their own."""
+    for name in (name for name in NAMES if name.startswith("segmentation_")):
+        monkeypatch.setitem(SMALL, name, {**SMALL.get(name, {}), "data": small_masks})
 
 
 def settings_of(name: str, context: Context) -> dict[str, Any]:
@@ -84,15 +101,21 @@ def test_contract(name: str, job: Job) -> None:
     model, context = model_for(name, job), job[1]
     before = {key: value.clone() for key, value in model.state_dict().items()}
     wanted = {key: value.requires_grad for key, value in model.named_parameters()}
-    measurements = measure(evaluator(name, **settings_of(name, context)), model, context)
+    made = evaluator(name, **settings_of(name, context))
+    measurements = measure(made, model, context)
+    scored = len(made.opens(*made.reads(context.data)[-1]))
     assert measurements
-    assert all(
-        isinstance(m, Measurement) and m.metric in METRICS and m.n == len(context.val_images()) for m in measurements
-    )
+    assert all(isinstance(m, Measurement) and m.metric in METRICS and m.n == scored for m in measurements)
     assert all(value.equal(before[key]) for key, value in model.state_dict().items())
     assert not model.training
     if kind.needs == "classifier":
         assert {key: value.requires_grad for key, value in model.named_parameters()} == wanted
+    if (context.folder / "confusions").exists():
+        kept_matrices = read_confusions(context.folder)
+        assert len(set(kept_matrices.ids)) == scored
+        for m in (m for m in measurements if m.metric == "miou"):
+            assert m.value == miou(kept_matrices.sums(m.facets).sum(axis=0))
+        return
     for file in (context.folder / "outcomes").iterdir():
         kept = read_outcomes(file)
         table, facets = kept.to_pandas(), facets_by_column(kept, protocol_info(evaluator(name)))
@@ -110,7 +133,7 @@ def test_same_seed_same_numbers(name: str, job: Job, tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         again = dataclasses.replace(context, folder=tmp_path / folder)
         measure(evaluator(name, **settings_of(name, context)), model, again)
-        files = sorted((tmp_path / folder / "outcomes").iterdir())
+        files = sorted(file for what in ("outcomes", "confusions") for file in (tmp_path / folder / what).glob("*"))
         runs.append({file.name: pq.read_table(file).to_pandas() for file in files})
     assert runs[0].keys() == runs[1].keys()
     assert all(runs[0][file].equals(runs[1][file]) for file in runs[0])
