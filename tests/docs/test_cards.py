@@ -148,8 +148,27 @@ def simmim() -> list[str]:
     ]
 
 
+def segmentation_upernet() -> list[str]:
+    own, mmseg, beit = of("segmentation_upernet"), of("segmentation_mae_mmseg"), of("segmentation_beit")
+    training, test = own.training, own.test
+    return [
+        f"{training.iterations:,} steps of {training.effective_batch} images; AdamW (0.9, 0.999), weight decay "
+        f"{training.weight_decay}; linear warm-up over {training.warmup_iterations:,} steps",
+        f"{short(training.lr)} for heads, times {training.layer_decay} a layer below",
+        f"blocks {', '.join(map(str, own.blocks[:3]))} and {own.blocks[3]}",
+        f"head | UPerNet of {own.channels} channels",
+        f"weight {own.auxiliary_weight}; dropout of whole channels 0.1",
+        f"windows of {test.crop}, {test.strides[0]} pixels apart",
+        f"windows {mmseg.test.strides[0]} pixels apart",
+        f"rate {short(beit.training.lr)};",
+        f"`layer_scale` {mmseg.layer_scale}",
+        f"(MAE: {mmseg.published_curve[0]} % after 16,000 steps)",
+    ]
+
+
 PROTOCOLS = [(f"protocols/{card.__name__}.md", card) for card in (knn, linear_probe, adversarial, corruptions, shifts)]
 PROTOCOLS += [("protocols/robustbench.md", robustbench), ("protocols/finetune.md", finetune)]
+PROTOCOLS += [("protocols/segmentation_upernet.md", segmentation_upernet)]
 CARDS = [*PROTOCOLS, ("protocols/finetune.md", rsb), *((f"pretexts/{c.__name__}.md", c) for c in (cim, mae, simmim))]
 
 

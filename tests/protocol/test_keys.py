@@ -38,6 +38,8 @@ from cim_bench.models.formats.opening import open_checkpoint
 from cim_bench.spec import Arch, Data, FromCheckpoint, Machine, Training
 
 EVALUATORS = list(registry.choices("evaluators"))
+OF_MASKS = [name for name in EVALUATORS if name.startswith("segmentation_")]
+OF_IMAGES = [name for name in EVALUATORS if name not in OF_MASKS]
 PRETEXTS = list(registry.choices("pretexts"))
 SHORT = Training(epochs=4, effective_batch=16, base_lr=1e-2)
 # Another value for texts that no type lists; of tuples of texts, one more element.
@@ -152,7 +154,7 @@ class World:
     """Images, checkpoints, and keys of what is measured with them."""
 
     root: Path
-    known: dict[tuple[Data, str], str]  # fingerprints, which do not move while settings do
+    known: dict[tuple[object, Data, str], str]  # fingerprints, which do not move while settings do
 
     @property
     def data(self) -> Data:
@@ -161,7 +163,11 @@ class World:
     def evaluator(self, name: str) -> Evaluator:
         """By default, with its own sets where ours are."""
         made: Evaluator = registry.load(registry.target("evaluators", name))()
-        places = {"imagenet-c": self.root / "released", "imagenet-a": self.root / "shifted"}
+        places = {
+            "imagenet-c": self.root / "released",
+            "imagenet-a": self.root / "shifted",
+            "ade20k": self.root / "masks",
+        }
         own = {key: value for key, value in vars(made).items() if isinstance(value, Data)}
         moved = {key: replace(data, root=str(places[data.name])) for key, data in own.items()}
         return replace(made, **moved)
@@ -179,8 +185,11 @@ class World:
 
 
 @pytest.fixture(scope="session")
-def made_world(small_photos: Data, tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_world(
+    small_photos: Data, small_masks: Data, tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     root = tmp_path_factory.mktemp("world")
+    shutil.copytree(small_masks.root, root / "masks")
     shutil.copytree(small_photos.root, root / "images")
     shutil.copytree(Path(small_photos.root, "val"), root / "shifted")
     for name in (name for group in CORRUPTIONS.values() for name in group):
@@ -205,12 +214,12 @@ def opened(source: FromCheckpoint) -> Any:
 
 
 @pytest.fixture(scope="session")
-def shared() -> dict[tuple[Data, str], str]:
+def shared() -> dict[tuple[object, Data, str], str]:
     return {}
 
 
 @pytest.fixture
-def world(made_world: Path, shared: dict[tuple[Data, str], str], monkeypatch: pytest.MonkeyPatch) -> World:
+def world(made_world: Path, shared: dict[tuple[object, Data, str], str], monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.delenv(weather.FROST_VARIABLE, raising=False)
     monkeypatch.setattr(weather, "FROST_PACKAGE", "cim_bench_no_such_package")
     monkeypatch.setattr(subjects, "open_checkpoint", opened)
@@ -244,7 +253,8 @@ def test_of_an_evaluators_own_sets_the_name_counts_and_not_the_place(name: str, 
         if isinstance(data, Data):
             assert world.key(replace(evaluator, **{field: replace(data, name="imagenet-r")})) != key
             (tmp_path / "moved").symlink_to(data.root)
-            moved = replace(data, root=str(tmp_path / "moved"), cache="elsewhere", train_split="never read")
+            other: dict[str, Any] = {} if name in OF_MASKS else {"train_split": "never read"}
+            moved = replace(data, root=str(tmp_path / "moved"), cache="elsewhere", **other)
             assert world.key(replace(evaluator, **{field: moved})) == key
         elif field == "data":
             assert data is None
@@ -284,7 +294,7 @@ def test_the_machine_and_the_rest_of_a_benchmark_do_not(name: str, world: World)
     assert world.key(evaluator, output="elsewhere", **renamed) == key
 
 
-@pytest.mark.parametrize("name", EVALUATORS)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_every_byte_name_and_class_of_what_is_read_moves_the_key(
     name: str, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -320,6 +330,35 @@ def test_every_byte_name_and_class_of_what_is_read_moves_the_key(
         assert own.key(evaluator, fresh=True) != key, "one image less"
         taken.rename(file)
         assert own.key(evaluator, fresh=True) == key
+
+
+@pytest.mark.parametrize("name", OF_MASKS)
+def test_every_image_mask_and_class_name_of_a_segmentation_set_moves_the_key(
+    name: str, world: World, tmp_path: Path
+) -> None:
+    shutil.copytree(world.root, tmp_path / "world", symlinks=True)
+    own = World(tmp_path / "world", {})
+    evaluator, masks = own.evaluator(name), own.root / "masks"
+    key = own.key(evaluator, fresh=True)
+    assert key == world.key(evaluator)  # wherever they lie
+    files = [next(iter(sorted(masks.glob(f"{top}/{split}/*")))) for top in ("images", "annotations")
+             for split in ("training", "validation")]  # fmt: skip
+    for file in files:
+        undo = other_pixels(file)
+        assert own.key(evaluator, fresh=True) != key, file
+        undo()
+    names = (masks / "classes.txt").read_text()
+    (masks / "classes.txt").write_text(names.replace("coins", "pennies"))
+    assert own.key(evaluator, fresh=True) != key
+    (masks / "classes.txt").write_text(names)
+    assert own.key(evaluator, fresh=True) == key
+    for file in files[::2]:  # an image less, with its annotation
+        file.rename(tmp_path / f"{file.parents[1].name}{file.suffix}")
+    assert own.key(evaluator, fresh=True) != key
+    assert other_pixels(own.root / "images" / "train" / "coffee" / "003.jpg")
+    for file in files[::2]:
+        (tmp_path / f"{file.parents[1].name}{file.suffix}").rename(file)
+    assert own.key(evaluator, fresh=True) == key  # the benchmark's own images are not read
 
 
 @pytest.mark.parametrize("name", EVALUATORS)
@@ -386,7 +425,7 @@ def test_the_list_of_real_labels_moves_its_key(world: World, tmp_path: Path, mon
 
 # Of a checkpoint: what a number depends on and the method of its row; and what is said of it beside that.
 COUNTS = {"kind", "method", "arch", "mean", "std", "classes", "global_pool", "hash"}
-LABELS = {"epochs", "seed", "parent", "recipe", "pretrain_data", "passed", "key", "schema"}
+LABELS = {"epochs", "seed", "parent", "recipe", "pretrain_data", "passed", "key", "schema", "held_out", "warning"}
 
 
 @pytest.mark.parametrize("needs", ["backbone", "classifier"])
