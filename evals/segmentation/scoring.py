@@ -18,7 +18,7 @@ from cim_bench.engine.devices import make_accelerator, one_thread
 from cim_bench.engine.inference import ADVICE, NonFiniteOutputError
 from cim_bench.evals.metrics import confusion_matrix
 from cim_bench.evals.segmentation.transforms import resize_to_bound
-from cim_bench.evals.segmentation.windows import Box, answer, boxes, mean_logits
+from cim_bench.evals.segmentation.windows import CLASSES_AT_ONCE, Box, answer, boxes, mean_logits
 from cim_bench.records.confusions import Cells, to_cells
 from cim_bench.records.facets import Facets
 from cim_bench.spec import Machine, SlidingTest
@@ -145,20 +145,25 @@ class Scorer:
         matrices = [confusion_matrix(mask, prediction, self.classes) for prediction in found]
         return image.index, [to_cells(matrix.cpu().numpy()) for matrix in matrices]
 
-    def _ways(self, image: _Image) -> Iterator[Tensor]:
-        """Logits (classes, h, w) of the resized image, by each stride and as a whole."""
+    def _ways(self, image: _Image) -> Iterator[Iterator[Tensor]]:
+        """By each stride and as a whole, logits (classes, h, w) of the resized image, some classes after the other."""
         height, width = image.size
-        full = (image.pixels.shape[1], image.pixels.shape[2])
         for stride in self.test.strides:
-            places = boxes(*full, self.test.crop, stride)
-            merged = mean_logits([image.logits[place] for place in places], places, full, self.test.crop)
-            yield merged[:, :height, :width]
+            places = boxes(image.pixels.shape[1], image.pixels.shape[2], self.test.crop, stride)
+            yield self._merged(image, places)
         if self.test.whole:
             sides = [-(-side // self.patch) * self.patch for side in (height, width)]
             pixels = self._padded(image.pixels[:, :height, :width], sides[0], sides[1])
             logits = self._logits(pixels[None], image.index)
             whole = F.interpolate(logits, size=(sides[0], sides[1]), mode="bilinear", align_corners=False)[0]
-            yield whole[:, :height, :width]
+            yield iter([whole[:, :height, :width]])
+
+    def _merged(self, image: _Image, places: Sequence[Box]) -> Iterator[Tensor]:
+        height, width = image.size
+        full = (image.pixels.shape[1], image.pixels.shape[2])
+        windows = [image.logits[place].split(CLASSES_AT_ONCE) for place in places]
+        for logits in zip(*windows, strict=True):
+            yield mean_logits(logits, places, full, self.test.crop)[:, :height, :width]
 
 
 @torch.no_grad()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
-CHANNELS_AT_ONCE = 16  # classes that are brought to the image's size together: bounds memory, changes no answer
+CLASSES_AT_ONCE = 16  # brought to the image's size together: bounds memory, changes no answer
 
 
 class Box(NamedTuple):
@@ -63,26 +63,25 @@ def mean_logits(logits: Sequence[Tensor], places: Sequence[Box], size: tuple[int
     return total.div_(count)
 
 
-def answer(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def answer(chunks: Iterable[Tensor], size: tuple[int, int]) -> Tensor:
     """The class with the largest logit at every pixel of another size; of equal ones the first.
 
     Args:
-        logits: (classes, h, w)
+        chunks: Logits (classes, h, w) of some classes after the other, so that never all are in memory at full size.
         size: Height and width; logits are brought to it before the largest is taken (bilinear).
 
     Returns:
         (height, width) int64.
     """
-    if tuple(logits.shape[1:]) == size:
-        return logits.argmax(dim=0)
-    best, found = None, None
-    for first in range(0, len(logits), CHANNELS_AT_ONCE):
-        largest, place = _to_size(logits[first : first + CHANNELS_AT_ONCE], size).max(dim=0)
+    best, found, first = None, None, 0
+    for logits in chunks:
+        largest, place = _to_size(logits, size).max(dim=0)
         if best is None or found is None:
             best, found = largest, place
         else:
             higher = largest > best
             best, found = largest.where(higher, best), (place + first).where(higher, found)
+        first += len(logits)
     assert found is not None
     return found
 

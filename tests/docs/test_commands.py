@@ -143,6 +143,7 @@ OURS = (
     ["pretrain", "cim_vit_base"],
 )
 THEIRS = {"--standalone": "torchrun", "--cpu --num_processes 2": "accelerate", "--images": "benchmarks"}
+THEIRS |= {"--masks FOLDER --classes 8": "benchmarks"}
 OPTIONS = sorted({span for page in PAGES for span in code(page.read_text()) if span.startswith("--")} - THEIRS.keys())
 
 
