@@ -57,7 +57,7 @@ def main() -> None:
             pass
 
     def loop() -> None:
-        found["loop"] = [slide_inference(network, pixels, mask, mean, test) for _, pixels, mask in samples]
+        found["loop"] = [slide_inference(network, pixels, mask, test) for _, pixels, mask in samples]
 
     with torch.no_grad():
         seconds = interleaved({"loop": loop, "batched": batched}, options.repeats, clock=options.clock)
@@ -77,7 +77,7 @@ def read(images: SegmentationSet, test: SlidingTest) -> Iterator[Sample]:
         yield index, resize_to_bound(to_uint8(image), test.scale), mask
 
 
-def slide_inference(network: nn.Module, pixels: Tensor, mask: Tensor, mean: Tensor, test: SlidingTest) -> Tensor:
+def slide_inference(network: nn.Module, pixels: Tensor, mask: Tensor, test: SlidingTest) -> Tensor:
     """Classes (H, W) of one image (3, h, w) uint8, as mmseg's loop computes them."""
     image = pixels.float()[None] / 255
     crop, stride, (h, w) = test.crop, test.strides[0], image.shape[2:]

@@ -1,6 +1,7 @@
 """Time and memory of a training step of UPerNet: ``python benchmarks/upernet_step.py --cuda``.
 
-Random pixels and masks, the network and optimiser of a recipe; seconds are medians of steps after two that do not count.
+Random pixels and masks, the network and optimiser of a recipe; seconds are medians of steps after two that do not
+count.
 """
 
 from __future__ import annotations

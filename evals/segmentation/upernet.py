@@ -115,7 +115,9 @@ class SegmentationUPerNet(Evaluator):
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """mIoU and the other measures of the last iteration, for each way of testing."""
         train, val = (SegmentationSet(*pair) for pair in self.reads(ctx.data))
-        device = make_accelerator(ctx.machine).device
+        engine = make_accelerator(ctx.machine)
+        device = engine.device
+        check_pass(self.training.effective_batch // engine.num_processes, ctx.machine.micro_batch)
         seed_all(ctx.seed, "head")
         network = self.network(model, len(train.classes)).to(device)
         if device.type == "cuda":
@@ -224,6 +226,21 @@ class SegmentationUPerNet(Evaluator):
             return []
         step = math.ceil(self.training.iterations / self.training.validations)
         return [f"after {step:,} iterations mIoU was {own:.2f} %, far below the published run's {published:.2f} %"]
+
+
+def check_pass(share: int, micro_batch: int) -> None:
+    """Refuse passes of one image: BatchNorm after pooling to one cell needs two values a channel.
+
+    Args:
+        share: Images of a step that one process takes.
+        micro_batch: Most images in a pass.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    if min(share, micro_batch) < 2:
+        name = "training.effective_batch" if share < 2 else "machine.micro_batch"
+        raise ValueError(f"{name} leaves one image a pass, and UPerNet's BatchNorm needs at least two; raise it")
 
 
 def layer_of(name: str, depth: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cim_bench.data.segmentation import IGNORED, SegmentationSet
-from cim_bench.evals.segmentation.upernet import SegmentationUPerNet, layer_of, pixel_loss
+from cim_bench.evals.segmentation.upernet import SegmentationUPerNet, check_pass, layer_of, pixel_loss
 from cim_bench.models.backbone import Backbone
 from cim_bench.recipes.segmentation import MAE_CURVE, segmentation_mae
 from cim_bench.spec import Arch, IterationTraining, SlidingTest
@@ -104,3 +104,11 @@ def test_windows_that_leave_pixels_out_are_refused() -> None:
 def test_a_network_that_is_too_shallow_is_refused() -> None:
     with pytest.raises(ValueError, match="has no block 9; choose blocks of 0 to 3"):
         replace(SMALL, blocks=(0, 1, 2, 9)).network(Backbone(TINY), 5)
+
+
+def test_passes_of_one_image_are_refused() -> None:
+    check_pass(2, 16)
+    with pytest.raises(ValueError, match=r"machine\.micro_batch leaves one image a pass"):
+        check_pass(16, 1)
+    with pytest.raises(ValueError, match=r"training\.effective_batch leaves one image a pass"):
+        check_pass(1, 16)
