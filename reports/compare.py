@@ -1,4 +1,4 @@
-"""Two subjects on the same images: differences with paired intervals and tests, from the outcomes that jobs kept."""
+"""Two subjects on the same images: differences with paired intervals and tests, from what jobs kept of each image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from cim_bench.records.facets import FacetKey, Facets, column_name
-from cim_bench.reports.read.jobs import EvaluatedJob, Place, aligned, jobs_of, unpaired
+from cim_bench.reports.compare_segmentation import METRICS, SumsRow, compare_sums
+from cim_bench.reports.read.jobs import EvaluatedJob, Place, aligned, jobs_of, settings_footnotes, unpaired
 from cim_bench.reports.read.outcomes import Outcomes
 from cim_bench.reports.render.text import grid, plain
 from cim_bench.reports.stats.mce import DAMAGES, image_mce
 from cim_bench.reports.stats.paired import bootstrap_mean, discordant, mcnemar, paired_bootstrap
 from cim_bench.reports.tables.corruption_summaries import damage_facets
 from cim_bench.reports.tables.footnotes import DASH
+
+_PLACE = ("Evaluator", "Benchmark", "Variant")
+_NUMBERS = ("n", "A (%)", "B (%)", "A − B [95%]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +78,14 @@ class MceRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two subjects wherever both have measured top-1 on the same images.
+    """Two subjects wherever both have measured top-1 or mIoU on the same images.
 
     Attributes:
         a: Folder of the one.
         b: Folder of the other.
         accuracies: One row for each evaluator, benchmark and facets.
         mces: One row for each set of which both measured all corruptions.
+        sums: One row for each number of segmentation, such as mIoU.
         footnotes: What was left out, and in what the two differ.
         problems: What should be here and is not, because files are damaged or hold other images; a sentence each.
     """
@@ -89,18 +94,19 @@ class Comparison:
     b: Path
     accuracies: tuple[AccuracyRow, ...]
     mces: tuple[MceRow, ...]
+    sums: tuple[SumsRow, ...]
     footnotes: tuple[str, ...]
     problems: tuple[str, ...] = ()
 
     def markdown(self) -> str:
         """Tables in percent, with the footnotes below."""
-        header = ["Evaluator", "Benchmark", "Variant", "n", "A (%)", "B (%)", "A − B [95%]", "only A", "only B", "p"]
-        blocks = [
-            f"### A: {plain(str(self.a))}, B: {plain(str(self.b))}",
-            "Top-1 on the same images: difference with a 95% bootstrap interval over images, images that only one has "
-            "right,\nand McNemar's exact two-sided p, not corrected for the number of rows.",
-            _grid(header, [_accuracy_texts(row) for row in self.accuracies]),
-        ]
+        blocks = [f"### A: {plain(str(self.a))}, B: {plain(str(self.b))}"]
+        if self.accuracies:
+            blocks += [
+                "Top-1 on the same images: difference with a 95% bootstrap interval over images, images that only one "
+                "has right,\nand McNemar's exact two-sided p, not corrected for the number of rows.",
+                _grid([*_PLACE, *_NUMBERS, "only A", "only B", "p"], [_accuracy_texts(row) for row in self.accuracies]),
+            ]
         if self.mces:
             blocks += [
                 "mCE, lower is better; the bootstrap is over images with all their corruptions.",
@@ -109,12 +115,18 @@ class Comparison:
                     [[row.benchmark, *_number_texts(row)] for row in self.mces],
                 ),
             ]
+        if self.sums:
+            blocks += [
+                "Segmentation of the same images: difference with a 95% interval and two-sided p of a paired bootstrap "
+                "over images,\nnot corrected for the number of rows.",
+                _grid([*_PLACE, "Metric", *_NUMBERS, "p"], [_sums_texts(row) for row in self.sums]),
+            ]
         blocks.append("\n".join(f"- {plain(footnote)}" for footnote in self.footnotes))
         return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def compare(a: Path, b: Path, seed: int = 0) -> Comparison:
-    """Compare two subjects wherever both have measured top-1 on the same images, joined by image id.
+    """Compare two subjects wherever both have measured top-1 or mIoU on the same images, joined by image id.
 
     Args:
         a: Folder of a subject in an output folder, such as ``runs/demo/CIM``.
@@ -125,7 +137,8 @@ def compare(a: Path, b: Path, seed: int = 0) -> Comparison:
         ValueError: If a folder is none or has no measured records, or if nothing can be paired.
     """
     problems: list[str] = []
-    ours, theirs = jobs_of(a, problems), jobs_of(b, problems)
+    own, others = (jobs_of(folder, problems, ("top1", *METRICS)) for folder in (a, b))
+    ours, theirs = own["top1"], others["top1"]
     accuracies: list[AccuracyRow] = []
     mces: list[MceRow] = []
     footnotes: list[str] = []
@@ -147,8 +160,9 @@ def compare(a: Path, b: Path, seed: int = 0) -> Comparison:
                 footnotes.append(f"left out: {name}, the outcomes kept are not those behind the records")
         if place[0] == "corruptions" and (total := _mce_row(place, outcomes, seed)):
             mces.append(total)
-        footnotes.extend(_settings_footnotes(place, pair))
-    if not accuracies:
+        footnotes.extend(settings_footnotes(place, pair))
+    sums = compare_sums(own, others, seed, footnotes, problems)
+    if not accuracies and not sums:
         reasons = f": {'; '.join([*footnotes, *problems])}" if footnotes or problems else ""
         raise ValueError(f"{a} and {b} have no outcomes of the same evaluation to compare{reasons}")
     return Comparison(
@@ -156,7 +170,8 @@ def compare(a: Path, b: Path, seed: int = 0) -> Comparison:
         b=b,
         accuracies=tuple(accuracies),
         mces=tuple(mces),
-        footnotes=tuple(footnotes),
+        sums=tuple(sums),
+        footnotes=tuple(dict.fromkeys(footnotes)),
         problems=tuple(problems),
     )
 
@@ -223,21 +238,20 @@ def _mce_row(place: Place, outcomes: tuple[Outcomes, Outcomes], seed: int) -> Mc
     )
 
 
-def _settings_footnotes(place: Place, pair: tuple[EvaluatedJob, EvaluatedJob]) -> list[str]:
-    passed = [job.first.protocol.passed for job in pair]
-    differing = sorted(k for k in passed[0].keys() | passed[1].keys() if passed[0].get(k) != passed[1].get(k))
-    partial = ["only a part of the images was measured"] if any(j.first.protocol.partial for j in pair) else []
-    settings = [f"A and B differ in {', '.join(differing)}"] if differing else []
-    return [f"{' '.join(place[:2])}: {text}" for text in (*settings, *partial)]
-
-
 def _accuracy_texts(row: AccuracyRow) -> list[str]:
     counts = [f"{row.only_a:,}", f"{row.only_b:,}"]
-    p = f"{row.p:.3f}" if row.p >= 0.001 else f"{row.p:.1e}"
-    return [row.evaluator, row.benchmark, row.name or DASH, *_number_texts(row), *counts, p]
+    return [row.evaluator, row.benchmark, row.name or DASH, *_number_texts(row), *counts, _p_text(row.p)]
 
 
-def _number_texts(row: AccuracyRow | MceRow) -> list[str]:
+def _sums_texts(row: SumsRow) -> list[str]:
+    return [row.evaluator, row.benchmark, row.name or DASH, row.metric, *_number_texts(row), _p_text(row.p)]
+
+
+def _p_text(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def _number_texts(row: AccuracyRow | MceRow | SumsRow) -> list[str]:
     low, high = row.interval
     difference = f"{100 * row.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
     return [f"{row.n:,}", f"{100 * row.a:.1f}", f"{100 * row.b:.1f}", difference]

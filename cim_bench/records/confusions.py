@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -149,6 +149,15 @@ def pixel_accuracy(sums: Counts) -> Fractions:
         ``aAcc`` of open-mmlab/mmsegmentation, ``pACC`` of facebookresearch/detectron2.
     """
     return _ratio(sums[..., 0, :].sum(-1), sums[..., 1, :].sum(-1))
+
+
+# The numbers of a set by metric, from its (3, C) sums.
+NUMBERS: Mapping[str, Callable[[Counts], Fractions]] = {
+    "miou": miou,
+    "miou_present": miou_present,
+    "mean_accuracy": mean_accuracy,
+    "pixel_accuracy": pixel_accuracy,
+}
 
 
 def _ratio(over: Counts, under: Counts) -> Fractions:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cim_bench.contracts.context import Context, MaskedImages
-from cim_bench.records import confusions
-from cim_bench.records.confusions import Cells, Counts, Fractions
+from cim_bench.records.confusions import NUMBERS, Cells, class_sums
 from cim_bench.records.facets import Facets
 from cim_bench.records.measurement import Measurement
-
-_METRICS: Mapping[str, Callable[[Counts], Fractions]] = {
-    "miou": confusions.miou,
-    "miou_present": confusions.miou_present,
-    "mean_accuracy": confusions.mean_accuracy,
-    "pixel_accuracy": confusions.pixel_accuracy,
-}
 
 
 def measurements(
@@ -35,8 +27,8 @@ def measurements(
     ctx.save_confusions(images, found)
     place: dict[str, Any] = {"benchmark": images.name, "split": images.split, "n": len(images)}
     for facets, matrices in found:
-        sums = confusions.class_sums(matrices, len(images.classes)).sum(0)
+        sums = class_sums(matrices, len(images.classes)).sum(0)
         if not sums.any():
             raise ValueError(f"{images.name}/{images.split}: no pixel has a label; there is nothing to measure")
-        for metric, of in _METRICS.items():
-            yield Measurement(metric=metric, value=float(of(sums)), facets=facets, **place)
+        for metric, number in NUMBERS.items():
+            yield Measurement(metric=metric, value=float(number(sums)), facets=facets, **place)

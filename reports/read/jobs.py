@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from cim_bench.records.confusions import confusion_files
 from cim_bench.records.facets import FacetKey, facet_key
 from cim_bench.records.outcomes import outcome_files
 from cim_bench.records.record import Record
@@ -18,7 +20,7 @@ Place: TypeAlias = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedJob:
-    """What one job measured: its folder, and top-1 records by facets."""
+    """What one job measured: its folder, and the records of one metric by facets."""
 
     folder: Path
     records: dict[FacetKey, Record] = field(default_factory=dict)
@@ -37,23 +39,25 @@ class EvaluatedJob:
         return read_outcomes(self.folder, self.first.protocol)
 
 
-def jobs_of(folder: Path, problems: list[str]) -> dict[Place, EvaluatedJob]:
-    """The jobs of a subject that measured top-1, by place.
+def jobs_of(folder: Path, problems: list[str], metrics: Collection[str]) -> dict[str, dict[Place, EvaluatedJob]]:
+    """The jobs of a subject that measured one of some metrics, by metric and place.
 
     Args:
         folder: The subject's, such as ``runs/demo/CIM``.
         problems: Gets a sentence for each damaged file of records.
+        metrics: Those asked for.
 
     Raises:
         ValueError: If there are none, or two for one place.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give one of a subject, such as runs/demo/CIM")
-    jobs: dict[Place, EvaluatedJob] = {}
+    found: dict[str, dict[Place, EvaluatedJob]] = {metric: {} for metric in metrics}
     for record, path in read_runs(folder, problems):
         measurement = record.measurement
-        if measurement is None or measurement.metric != "top1" or record.provenance.source != "measured":
+        if measurement is None or measurement.metric not in found or record.provenance.source != "measured":
             continue
+        jobs = found[measurement.metric]
         place = (record.protocol.evaluator, measurement.benchmark, measurement.split)
         job = jobs.setdefault(place, EvaluatedJob(folder=path))
         if job.folder != path:
@@ -62,21 +66,32 @@ def jobs_of(folder: Path, problems: list[str]) -> dict[Place, EvaluatedJob]:
                 "give the folder of one subject, and move one of the two away"
             )
         job.records[facet_key(measurement.facets)] = record
-    if not jobs:
+    if not any(found.values()):
         reasons = f" ({'; '.join(problems)})" if problems else ""
-        raise ValueError(f"no measured top-1 in {folder}; give the folder of a subject that was evaluated{reasons}")
-    return jobs
+        raise ValueError(
+            f"no measured {' or '.join(metrics)} in {folder}; give the folder of a subject that was evaluated{reasons}"
+        )
+    return found
 
 
 def unpaired(one: EvaluatedJob, two: EvaluatedJob) -> str:
-    """Why two jobs cannot be compared; empty if they can."""
+    """Why two jobs cannot be compared image by image; empty if they can."""
     versions = one.first.protocol.version, two.first.protocol.version
     if versions[0] != versions[1]:
         return f"versions {versions[0]} and {versions[1]} of the protocol"
     for job in (one, two):
-        if not outcome_files(job.folder, partial=job.first.protocol.partial):
+        if not outcome_files(job.folder, partial=job.first.protocol.partial) and not confusion_files(job.folder):
             return f"{job.folder} keeps no outcomes"
     return ""
+
+
+def settings_footnotes(place: Place, pair: tuple[EvaluatedJob, EvaluatedJob]) -> list[str]:
+    """In which settings two jobs differ, and that they are not finished."""
+    passed = [job.first.protocol.passed for job in pair]
+    differing = sorted(k for k in passed[0].keys() | passed[1].keys() if passed[0].get(k) != passed[1].get(k))
+    partial = ["only a part of the images was measured"] if any(j.first.protocol.partial for j in pair) else []
+    settings = [f"A and B differ in {', '.join(differing)}"] if differing else []
+    return [f"{' '.join(place[:2])}: {text}" for text in (*settings, *partial)]
 
 
 def aligned(place: Place, pair: tuple[EvaluatedJob, EvaluatedJob]) -> tuple[Outcomes, Outcomes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import exp, lgamma, log
 
 import numpy as np
@@ -74,7 +75,8 @@ def paired_bootstrap(hits_a: Flags, hits_b: Flags, seed: int = 0, draws: int = D
     (only_a, only_b), n = discordant(hits_a, hits_b), hits_a.size
     shares = [only_a / n, only_b / n, (n - only_a - only_b) / n]
     drawn = np.random.default_rng(seed).multinomial(n, shares, size=draws)
-    return _percentiles((drawn[:, 0] - drawn[:, 1]) / n)
+    low, high = percentiles((drawn[:, 0] - drawn[:, 1]) / n)
+    return float(low), float(high)
 
 
 def bootstrap_mean(values: Floats, seed: int = 0, draws: int = 2_000) -> tuple[float, float]:
@@ -95,9 +97,14 @@ def bootstrap_mean(values: Floats, seed: int = 0, draws: int = 2_000) -> tuple[f
         raise ValueError("a bootstrap needs at least one image")
     rng = np.random.default_rng(seed)
     # One resample at a time: all of them at once would take gigabytes for 50,000 images.
-    return _percentiles(np.array([values[rng.integers(values.size, size=values.size)].mean() for _ in range(draws)]))
-
-
-def _percentiles(differences: Floats) -> tuple[float, float]:
-    low, high = np.percentile(differences, _TAILS)
+    means = np.array([values[rng.integers(values.size, size=values.size)].mean() for _ in range(draws)])
+    low, high = percentiles(means)
     return float(low), float(high)
+
+
+def percentiles(drawn: Floats) -> tuple[Floats, Floats]:
+    """The bounds of a 95 % percentile interval, from (draws, ...) numbers; NaNs do not count, and alone give NaN."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+        low, high = np.nanpercentile(drawn, _TAILS, axis=0)
+    return low, high
