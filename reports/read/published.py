@@ -17,7 +17,7 @@ CITATION = "Li et al., Correlational Image Modeling for Self-Supervised Visual P
 # Published metric: benchmark, split, number of images in that split (of one corruption), evaluator, metric, facets.
 _PUBLISHED: Mapping[str, tuple[str, str, int, str, str, Facets]] = {
     "top1": ("imagenet-1k", "val", 50_000, "finetune", "top1", {}),
-    "miou": ("ade20k", "val", 2_000, "segmentation", "miou", {}),
+    "miou": ("ade20k", "val", 2_000, "segmentation_upernet", "miou", {}),
     "fgsm_top1": ("imagenet-1k", "val", 50_000, "adversarial", "top1", {"attack": "fgsm"}),
     "pgd_top1": ("imagenet-1k", "val", 50_000, "adversarial", "top1", {"attack": "pgd"}),
     "imagenet_c_mce": ("imagenet-c", "test", 50_000, "corruptions", "mce", {}),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cim_bench.records.facets import CLEAN
-from cim_bench.reports.papers.cim_cvpr2023 import robustness
+from cim_bench.reports.papers.cim_cvpr2023 import robustness, segmentation
 from cim_bench.reports.papers.cim_cvpr2023 import tables as cim_cvpr2023
 from cim_bench.reports.papers.cim_cvpr2023.matrix_rows import (
     Model,
@@ -27,7 +27,7 @@ from cim_bench.reports.read.published import CITATION, published_records
 from cim_bench.reports.tables.build import build
 from cim_bench.reports.tables.chance import with_chance_footnotes
 from cim_bench.reports.tables.footnotes import DASH, pretext_footnote
-from cim_bench.reports.tables.table import Cell, Column, FilledTable, FlatRecord, Row, RowField, Table
+from cim_bench.reports.tables.table import ANY, Cell, Column, FilledTable, FlatRecord, Row, RowField, Table
 
 _CAPTION = f"""\
 One line for each published figure and each checkpoint that was measured for it; {DASH}: not measured, or not published.
@@ -37,6 +37,9 @@ _ROBUSTNESS_CAPTION = """\
 As above. IN-C: mCE. The slides give no attack settings; measured attacks have eps 1/255, and PGD 5 steps of 0.5/255
 from a random start, if no footnote says otherwise. Epochs of published rows are those of the model with the same
 clean top-1 in the table above."""
+_SEGMENTATION_CAPTION = """\
+As above, [95% bootstrap interval over images]. Measured: UPerNet, windows every 341 pixels. Published rows tell neither
+epochs nor recipe. A difference is shown for the same set, split and protocol only."""
 
 
 # An architecture at the published models' input size, and without options.
@@ -76,7 +79,9 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
     """
     problems: list[str] = []
     frame = cim_cvpr2023.load_frame(runs, keys, problems)
-    matrix = cim_cvpr2023.made_of({"matrix": lambda: (top1_matrix(frame), robustness_matrix(frame))}, problems)
+    matrix = cim_cvpr2023.made_of(
+        {"matrix": lambda: (top1_matrix(frame), robustness_matrix(frame), segmentation_matrix(frame))}, problems
+    )
     texts = matrix | cim_cvpr2023.tables(frame, problems)
     return cim_cvpr2023.checked(cim_cvpr2023.write_texts(texts, runs, out, problems), problems, runs)
 
@@ -107,7 +112,7 @@ def top1_matrix(frame: pd.DataFrame) -> FilledTable:
         rows=_LABELS,
         columns=(*shown, replace(column, title="Difference", difference=True)),
     )
-    rows = tuple(replace(row, cells=(*row.cells, _difference(*row.cells))) for row in rows)
+    rows = tuple(replace(row, cells=(*row.cells, _difference(row.cells[0], row.cells[1]))) for row in rows)
     return with_chance_footnotes(FilledTable(table=table, rows=rows))
 
 
@@ -136,6 +141,34 @@ def robustness_matrix(frame: pd.DataFrame) -> FilledTable:
         columns=tuple(pairs),
     )
     return with_chance_footnotes(FilledTable(table=table, rows=rows))
+
+
+def segmentation_matrix(frame: pd.DataFrame) -> FilledTable:
+    """mIoU on ADE20K after fine-tuning with UPerNet, published and measured.
+
+    Their difference is shown where the measured number is of the same set, split and protocol
+    (`segmentation.same_protocol`); elsewhere a footnote says in what it differs.
+
+    Args:
+        frame: Measured records, as made by `cim_cvpr2023.load_frame`.
+
+    Raises:
+        ValueError: As in `build`.
+    """
+    column = Column(title="mIoU", metric="miou", select={"evaluator": segmentation.UPERNET}, facets={"window": ANY})
+    measured = segmentation.published_protocol(flat_records(frame))
+    alike = {record["key"] for record in measured if segmentation.same_protocol(record)}
+    published = flat_records(records_frame(published_records(segmentation.ADE20K)))
+    rows = _joined(_built((column,), published, "key"), _built((column,), measured, "key"), same_tuning=True)
+    shown = [replace(column, title=f"{who} {column.title}") for who in ("Published", "Measured")]
+    table = Table(
+        title="The paper's matrix: semantic segmentation on ADE20K",
+        caption=_SEGMENTATION_CAPTION,
+        rows=_LABELS,
+        columns=(*shown, replace(column, title="Difference", difference=True)),
+    )
+    rows = tuple(replace(row, cells=(*row.cells, _difference(row.cells[0], row.cells[1], alike))) for row in rows)
+    return FilledTable(table=table, rows=rows)
 
 
 def _built(columns: Sequence[Column], records: Sequence[FlatRecord], apart: str) -> list[tuple[Model, Row]]:
@@ -182,7 +215,9 @@ def _epochs(published: float | None, measured: float | None) -> str:
     return "/".join(DASH if value is None else f"{value:g}" for value in (published, measured))
 
 
-def _difference(published: Cell, measured: Cell) -> Cell:
-    if published.value is None or measured.value is None:
+def _difference(published: Cell, measured: Cell, alike: Collection[str] | None = None) -> Cell:
+    """Measured minus published; with `alike`, only of a number that rests on records of these keys."""
+    comparable = alike is None or set(measured.keys) <= set(alike)
+    if published.value is None or measured.value is None or not comparable:
         return Cell(source="measured")
     return Cell(value=measured.value - published.value, keys=measured.keys, source="measured")

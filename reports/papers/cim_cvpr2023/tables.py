@@ -13,7 +13,7 @@ from cim_bench.common.errors import IncompleteError, one_sentence
 from cim_bench.common.files import write_atomic
 from cim_bench.records.record import Record
 from cim_bench.records.store import read_runs
-from cim_bench.reports.papers.cim_cvpr2023 import robustness
+from cim_bench.reports.papers.cim_cvpr2023 import robustness, segmentation
 from cim_bench.reports.papers.cim_cvpr2023.robustness_rows import EVALUATORS
 from cim_bench.reports.read.architectures import is_resnet
 from cim_bench.reports.read.frames import FIELDS, INTERVAL, flat_records, records_frame
@@ -22,6 +22,7 @@ from cim_bench.reports.tables.build import build
 from cim_bench.reports.tables.corruption_summaries import with_corruption_summaries
 from cim_bench.reports.tables.footnotes import DASH, pretext_footnote
 from cim_bench.reports.tables.generic import other_tables
+from cim_bench.reports.tables.segmentation_intervals import with_segmentation_intervals
 from cim_bench.reports.tables.table import Column, FilledTable, FlatRecord, RowField, Table
 
 PAPER_BENCHMARK = "imagenet-1k"
@@ -120,7 +121,8 @@ def report(runs: Path, out: Path | None = None, keys: Collection[str] | None = N
     """Write each table that has a measured row: as Markdown, and as a CSV with one line a cell and record keys.
 
     ``vit.md`` and ``vit.csv`` for k-NN, linear and fine-tuned top-1 of ViTs, ``cnn.md`` and ``cnn.csv`` for those of
-    ResNets; ``robustness.md`` and ``robustness.csv`` for attacks, corruptions and shifted data sets; ``others.md`` and
+    ResNets; ``robustness.md`` and ``robustness.csv`` for attacks, corruptions and shifted data sets;
+    ``segmentation.md`` and ``segmentation.csv`` for ADE20K and other sets of its layout; ``others.md`` and
     ``others.csv`` for whatever other evaluators measured.
 
     Args:
@@ -169,7 +171,9 @@ def write_texts(texts: Texts, runs: Path, out: Path | None, problems: list[str])
 
 
 def load_frame(runs: Path, keys: Collection[str] | None, problems: list[str] | None = None) -> pd.DataFrame:
-    """The records below `runs` as a frame, with the rows that follow from corruptions; arguments as in `report`.
+    """The records below `runs` as a frame, with what follows from the outcomes of images; arguments as in `report`.
+
+    That is the rows of corruptions, and the intervals of segmentation.
 
     Args:
         runs: As in `report`.
@@ -184,7 +188,8 @@ def load_frame(runs: Path, keys: Collection[str] | None, problems: list[str] | N
     # Job folders are named by hash: sorting makes the row order independent of it.
     measured = sorted((record for record, _ in found), key=_order)
     folders = {record.key: folder for record, folder in found}
-    return with_corruption_summaries(records_frame(measured), folders, problems)
+    frame = with_corruption_summaries(records_frame(measured), folders, problems)
+    return with_segmentation_intervals(frame, folders, problems)
 
 
 def tables(measured: pd.DataFrame, problems: list[str]) -> Texts:
@@ -200,11 +205,12 @@ def tables(measured: pd.DataFrame, problems: list[str]) -> Texts:
     resnets = [record for record in records if is_resnet(record["arch"])]
     cnn = _with_published(resnets, published_records("imagenet-cnn"))
     attacked = _with_published(records, published_records("robustness"))
-    shown = {"knn", "linear_probe", "finetune", *EVALUATORS}
+    shown = {"knn", "linear_probe", "finetune", *EVALUATORS, *segmentation.PROTOCOLS}
     wanted: dict[str, Callable[[], Sequence[FilledTable]]] = {
         "vit": lambda: _fill(vit_table(vit), vit),
         "cnn": lambda: _fill(cnn_table(cnn), cnn),
         "robustness": lambda: robustness.fill(attacked, ARCH),
+        "segmentation": lambda: segmentation.fill(records, ARCH),
         "others": lambda: other_tables(records, VIT.rows, shown=shown),
     }
     return made_of(wanted, problems)
