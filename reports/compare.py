@@ -161,6 +161,9 @@ def compare(a: Path, b: Path, seed: int = 0) -> Comparison:
         if place[0] == "corruptions" and (total := _mce_row(place, outcomes, seed)):
             mces.append(total)
         footnotes.extend(settings_footnotes(place, pair))
+    for metric in ("top1", "miou"):
+        for place in sorted(own[metric].keys() ^ others[metric].keys()):
+            footnotes += [f"left out: {' '.join(place[:2])}, of one of the two alone"] if " with " in place[0] else []
     sums = compare_sums(own, others, seed, footnotes, problems)
     if not accuracies and not sums:
         reasons = f": {'; '.join([*footnotes, *problems])}" if footnotes or problems else ""
@@ -244,7 +247,14 @@ def _accuracy_texts(row: AccuracyRow) -> list[str]:
 
 
 def _sums_texts(row: SumsRow) -> list[str]:
-    return [row.evaluator, row.benchmark, row.name or DASH, row.metric, *_number_texts(row), _p_text(row.p)]
+    return [
+        row.evaluator,
+        row.benchmark,
+        row.name or DASH,
+        row.metric,
+        *_number_texts(row),
+        "<0.001" if row.p < 0.001 else _p_text(row.p),
+    ]
 
 
 def _p_text(p: float) -> str:

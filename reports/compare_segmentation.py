@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from cim_bench.reports.read.jobs import EvaluatedJob, Place, settings_footnotes,
 from cim_bench.reports.stats.sums import paired_bootstrap_of_sums
 
 METRICS = tuple(NUMBERS)
-Jobs = Mapping[str, Mapping[Place, EvaluatedJob]]
-Pair = tuple[EvaluatedJob, EvaluatedJob]
+Jobs: TypeAlias = Mapping[str, Mapping[Place, EvaluatedJob]]
+Pair: TypeAlias = tuple[EvaluatedJob, EvaluatedJob]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +14,8 @@ from cim_bench.records.record import Record
 from cim_bench.records.store import read_runs
 from cim_bench.reports.read.outcomes import Outcomes, read_outcomes
 
-# Evaluator, benchmark, split; a subject has one job for each.
+# Evaluator, benchmark, split; a subject has one job for each. Where it has several, their settings are told behind the
+# evaluator's name.
 Place: TypeAlias = tuple[str, str, str]
 
 
@@ -48,30 +49,46 @@ def jobs_of(folder: Path, problems: list[str], metrics: Collection[str]) -> dict
         metrics: Those asked for.
 
     Raises:
-        ValueError: If there are none, or two for one place.
+        ValueError: If there are none, or two for one place with the same settings.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give one of a subject, such as runs/demo/CIM")
-    found: dict[str, dict[Place, EvaluatedJob]] = {metric: {} for metric in metrics}
+    found: dict[str, dict[Place, list[EvaluatedJob]]] = {metric: {} for metric in metrics}
     for record, path in read_runs(folder, problems):
         measurement = record.measurement
         if measurement is None or measurement.metric not in found or record.provenance.source != "measured":
             continue
-        jobs = found[measurement.metric]
         place = (record.protocol.evaluator, measurement.benchmark, measurement.split)
-        job = jobs.setdefault(place, EvaluatedJob(folder=path))
-        if job.folder != path:
-            raise ValueError(
-                f"{folder} has two jobs for {place[0]} on {place[1]}, {job.folder.name} and {path.name}; "
-                "give the folder of one subject, and move one of the two away"
-            )
-        job.records[facet_key(measurement.facets)] = record
+        jobs = found[measurement.metric].setdefault(place, [])
+        if not jobs or jobs[-1].folder != path:
+            jobs.append(EvaluatedJob(folder=path))
+        jobs[-1].records[facet_key(measurement.facets)] = record
     if not any(found.values()):
         reasons = f" ({'; '.join(problems)})" if problems else ""
         raise ValueError(
             f"no measured {' or '.join(metrics)} in {folder}; give the folder of a subject that was evaluated{reasons}"
         )
-    return found
+    return {
+        metric: {own: job for place, jobs in places.items() for own, job in _told_apart(folder, place, jobs)}
+        for metric, places in found.items()
+    }
+
+
+def _told_apart(folder: Path, place: Place, jobs: Sequence[EvaluatedJob]) -> list[tuple[Place, EvaluatedJob]]:
+    """Jobs of one place; several, as of a sweep, by their settings, which are then part of the evaluator's name."""
+    if len(jobs) == 1:
+        return [(place, jobs[0])]
+    told: dict[Place, EvaluatedJob] = {}
+    for job in jobs:
+        passed = sorted(job.first.protocol.passed.items())
+        name = f"{place[0]} with {', '.join(f'{k}={v}' for k, v in passed) or 'its defaults'}"
+        other = told.setdefault((name, *place[1:]), job)
+        if other is not job:
+            raise ValueError(
+                f"{folder} has two jobs for {place[0]} on {place[1]}, {other.folder.name} and {job.folder.name}; "
+                "give the folder of one subject, and move one of the two away"
+            )
+    return list(told.items())
 
 
 def unpaired(one: EvaluatedJob, two: EvaluatedJob) -> str:

@@ -95,6 +95,8 @@ def paired_bootstrap_of_sums(
 def _resampled(images: Counts, seed: int, draws: int) -> Iterator[Counts]:
     """Sums over resamples of the images, some draws at a time; exact, as they stay below 2^53."""
     n = len(images)
+    if n == 0:
+        raise ValueError("a bootstrap needs at least one image")
     flat = images.reshape(n, -1).astype(np.float64)
     for first in range(0, draws, _CHUNK):
         weights = _weights(n, seed, first, min(_CHUNK, draws - first)).astype(np.float64)
@@ -104,8 +106,6 @@ def _resampled(images: Counts, seed: int, draws: int) -> Iterator[Counts]:
 @lru_cache(maxsize=DRAWS // _CHUNK)
 def _weights(n: int, seed: int, first: int, draws: int) -> NDArray[np.int16]:
     """How often each image is in each resample: (draws, n); models on the same images share them."""
-    if n == 0:
-        raise ValueError("a bootstrap needs at least one image")
     drawn = np.random.default_rng((seed, first)).multinomial(n, np.full(n, 1 / n), size=draws)
     weights: NDArray[np.int16] = drawn.astype(np.int16)
     return weights

@@ -27,22 +27,10 @@ PUBLISHED_SETTINGS: Mapping[str, object] = {
 }
 VAL_IMAGES = 2_000
 _SPLITS = ("val", "validation")
-_CAPTION = f"""\
-Measured rows: value [95% bootstrap interval over images] in percent; n: images; bold: the best of one set and protocol.
+_CAPTION = """\
+Measured rows: value [95% bootstrap interval over images] in percent; n: images; bold: the best of one set and variant.
 mIoU is the mean over the classes that the truth or a prediction has (mmseg's), "present" over those that the truth has
-(detectron2's). Rows marked "reported" are quoted from {CITATION}."""
-
-
-def _protocol(record: FlatRecord) -> str:
-    return " ".join(filter(None, [PROTOCOLS[record["evaluator"]], record["variant"]]))
-
-
-def _data(record: FlatRecord) -> str:
-    if record["source"] == "reported":
-        return "ADE20K, reported"
-    return str(record["benchmark"] or DASH)
-
-
+(detectron2's)."""
 _COLUMNS = {
     "miou": "mIoU",
     "miou_present": "mIoU, present",
@@ -52,42 +40,54 @@ _COLUMNS = {
 
 
 def fill(measured: Sequence[FlatRecord], arch: RowField) -> tuple[FilledTable, ...]:
-    """The table of segmentation, one row a model, protocol, way of testing and set of settings.
+    """A table of each protocol of segmentation; one row a model, way of testing and set of settings.
 
-    So the learning rates of a sweep are rows of their own, and none of them stands for the best.
+    So the learning rates of a sweep are rows of their own, and none of them stands for the best. The published rows
+    are below those of UPerNet.
 
     Args:
         measured: Measured and failed records.
         arch: How an architecture is shown.
 
     Returns:
-        Nothing, if no segmentation was measured.
+        Nothing for a protocol by which nothing was measured.
 
     Raises:
         ValueError: As in `build`.
     """
-    own = [record for record in measured if record["evaluator"] in PROTOCOLS]
-    if not any(record["status"] == "ok" for record in own):
-        return ()
     quoted = [{**record, INTERVAL: None} for record in flat_records(records_frame(published_records(ADE20K)))]
-    records = sorted([_told(record) for record in [*own, *quoted]], key=_order)
+    tables = []
+    for evaluator, title in PROTOCOLS.items():
+        own = [_told(record) for record in measured if record["evaluator"] == evaluator]
+        if any(record["status"] == "ok" for record in own):
+            published = [_told(record) for record in quoted if record["evaluator"] == evaluator]
+            records = [*sorted(own, key=_order), *published]
+            names = [*FIELDS, INTERVAL, "variant", "changed"]
+            frame = pd.DataFrame(records, columns=names, dtype=object)
+            tables.append(build(_table(title, own, arch, with_published=bool(published)), frame))
+    return tuple(tables)
+
+
+def _table(title: str, own: Sequence[FlatRecord], arch: RowField, *, with_published: bool) -> Table:
     facets = {name: ANY for record in own for name in record["facets"] or ()}
-    table = Table(
-        title="Semantic segmentation",
-        caption=_caption(own),
+    others = sorted({str(record["benchmark"]) for record in own if record["benchmark"]} - {ADE20K})
+    caption = [_CAPTION]
+    if with_published:
+        caption.append(f'Rows marked "reported" are quoted from {CITATION}.')
+        if others:
+            caption.append(f"Rows on {', '.join(others)} are **not comparable** with them.")
+    return Table(
+        title=f"Semantic segmentation: {title}",
+        caption="\n".join(caption),
         rows=(
             RowField(title="Method", name="name", footnote=pretext_footnote),
             arch,
             RowField(title="Data", name="benchmark", show=_data, with_n=True),
-            RowField(title="Protocol", name="evaluator", show=_protocol, footnote=_settings),
+            RowField(title="Variant", name="evaluator", show=lambda r: r["variant"] or DASH, footnote=_settings),
         ),
-        columns=tuple(
-            Column(title=title, metric=metric, select={}, facets=facets) for metric, title in _COLUMNS.items()
-        ),
-        compare=("benchmark", "split", "evaluator", "variant", "changed"),
+        columns=tuple(Column(title=name, metric=metric, select={}, facets=facets) for metric, name in _COLUMNS.items()),
+        compare=("benchmark", "split", "variant", "changed"),
     )
-    names = [*FIELDS, INTERVAL, "variant", "changed"]
-    return (build(table, pd.DataFrame(records, columns=names, dtype=object)),)
 
 
 def _told(record: FlatRecord) -> dict[str, Any]:
@@ -101,15 +101,14 @@ def _settings(record: FlatRecord) -> str:
     return f"with {record['changed']}" if record["changed"] else ""
 
 
-def _order(record: FlatRecord) -> tuple[str, int, str, str]:
-    place = list(PROTOCOLS).index(record["evaluator"])
-    return str(record["benchmark"]), place, record["variant"], record["changed"]
+def _data(record: FlatRecord) -> str:
+    if record["source"] == "reported":
+        return "ADE20K, reported"
+    return str(record["benchmark"] or DASH)
 
 
-def _caption(measured: Sequence[FlatRecord]) -> str:
-    others = sorted({str(record["benchmark"]) for record in measured if record["benchmark"]} - {ADE20K})
-    small = f"Rows on {', '.join(others)} are **not comparable** with the published ADE20K rows." if others else ""
-    return "\n".join(filter(None, [_CAPTION, small]))
+def _order(record: FlatRecord) -> tuple[str, str, str]:
+    return str(record["benchmark"]), record["variant"], record["changed"]
 
 
 def published_protocol(records: Sequence[FlatRecord]) -> list[FlatRecord]:

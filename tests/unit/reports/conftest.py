@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cim_bench.records.confusions import NUMBERS, class_sums, confusions_file, to_cells, write_confusions
 from cim_bench.records.facets import CLEAN, Facets
 from cim_bench.records.measurement import Measurement
 from cim_bench.records.outcomes import outcomes_file, write_outcomes
@@ -88,3 +89,47 @@ def facets_of(key: Any) -> Facets:
     if key in ("", CLEAN):
         return {"corruption": CLEAN} if key else {}
     return damage_facets(key) if isinstance(key[0], str) else dict(key)
+
+
+@pytest.fixture
+def write_segmentation(make: Callable[..., Record]) -> Callable[..., list[Record]]:
+    """Writes a job of segmentation: its confusion matrices, (N, C, C) by facets as pairs, and the records of them."""
+
+    def write(folder: Path, found: Mapping[Any, Any], **fields: Any) -> list[Record]:
+        own = {"evaluator": "segmentation_upernet", "benchmark": "facade", **fields}
+        records = []
+        for facets, matrices in found.items():
+            sums = class_sums([to_cells(matrix) for matrix in matrices], len(matrices[0]))
+            records += [
+                make(
+                    **{"key": folder.name, **own},
+                    facets=dict(facets),
+                    n=len(matrices),
+                    metric=metric,
+                    value=float(number(sums.sum(0))),
+                )
+                for metric, number in NUMBERS.items()
+            ]
+        n, classes = len(matrices), len(matrices[0])
+        cells = [(dict(facets), [to_cells(one) for one in matrices]) for facets, matrices in found.items()]
+        ids, names = [f"{i:05}.jpg" for i in range(n)], [f"class {c}" for c in range(classes)]
+        file = confusions_file(folder, "all")
+        write_confusions(file, ids, names, cells, records[0].protocol, records[0].key)
+        write_records(folder, records)
+        return records
+
+    return write
+
+
+@pytest.fixture
+def street_matrices() -> Callable[..., Any]:
+    """Confusion matrices (N, C, C) of images; the truth of a seed is the same whatever share is right."""
+
+    def matrices(count: int = 30, classes: int = 4, *, right: float = 0.7, seed: int = 0) -> Any:
+        draw = np.random.default_rng(seed)
+        pixels = draw.integers(0, 500, (count, classes))
+        chance = np.full((classes, classes), (1 - right) / (classes - 1))
+        np.fill_diagonal(chance, right)
+        return np.array([[draw.multinomial(n, chance[c]) for c, n in enumerate(image)] for image in pixels])
+
+    return matrices

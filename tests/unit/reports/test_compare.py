@@ -12,11 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from cim_bench.cli import main as cli
+from cim_bench.records.confusions import miou
 from cim_bench.records.record import Record
 from cim_bench.records.store import write_records
 from cim_bench.reports.compare import compare as compare_subjects
+from cim_bench.reports.read.confusions import read_image_sums
 from cim_bench.reports.stats.mce import DAMAGES, image_mce
 from cim_bench.reports.stats.paired import paired_bootstrap
+from cim_bench.reports.stats.sums import paired_bootstrap_of_sums
 
 Write = Callable[..., list[Record]]
 
@@ -178,3 +181,62 @@ def test_what_is_damaged_is_named_and_the_rest_is_compared(
     lines = printed.err.splitlines()
     assert [any(str(file) in line for line in lines) for file in (damaged, torn)] == [True, True]
     assert len(lines) == 2
+
+
+@pytest.fixture
+def segmenters(write_segmentation: Write, street_matrices: Callable[..., Any], tmp_path: Path) -> tuple[Path, Path]:
+    a, b = tmp_path / "CIM", tmp_path / "random"
+    for folder, right in ((a, 0.75), (b, 0.7)):
+        write_segmentation(folder / "seg-1", {(("window", "whole"),): street_matrices(right=right)}, name=folder.name)
+    return a, b
+
+
+def test_segmentation_is_paired_by_image(segmenters: tuple[Path, Path]) -> None:
+    found = compare_subjects(*segmenters)
+    assert found.accuracies == ()
+    assert [row.metric for row in found.sums] == ["miou", "miou_present", "mean_accuracy", "pixel_accuracy"]
+    row = found.sums[0]
+    assert (row.evaluator, row.benchmark, row.name, row.n) == ("segmentation_upernet", "facade", "whole", 30)
+    sums = [read_image_sums(folder / "seg-1", "seg-1").by_facets[(("window", "whole"),)] for folder in segmenters]
+    expected = paired_bootstrap_of_sums(*sums, miou, seed=0)
+    assert (row.difference, *row.interval, row.p) == expected
+    assert row.a - row.b == pytest.approx(row.difference)
+    (line, *_) = [text.split("|")[1:-1] for text in found.markdown().splitlines() if "| miou " in text]
+    line = [cell.strip() for cell in line]
+    assert line[:5] == ["segmentation_upernet", "facade", "whole", "miou", "30"]
+    assert line[8] == "<0.001"
+    assert compare_subjects(*reversed(segmenters)).sums[0].difference == pytest.approx(-row.difference)
+
+
+def test_other_images_masks_or_matrices_are_no_pair(
+    segmenters: tuple[Path, Path], write_segmentation: Write, street_matrices: Callable[..., Any]
+) -> None:
+    key = (("window", "whole"),)
+    write_segmentation(segmenters[1] / "seg-1", {key: street_matrices(29)})
+    with pytest.raises(ValueError, match=r"not on the same images, 1 differ, e\.g\. 00029\.jpg"):
+        compare(*segmenters)
+    write_segmentation(segmenters[1] / "seg-1", {key: street_matrices(seed=1)})
+    with pytest.raises(ValueError, match=r"different masks of 30 images, e\.g\. 00000\.jpg"):
+        compare(*segmenters)
+    write_segmentation(segmenters[1] / "seg-1", {key: street_matrices(classes=3)})
+    with pytest.raises(ValueError, match="have not the same classes"):
+        compare(*segmenters)
+    records = write_segmentation(segmenters[1] / "seg-1", {key: street_matrices(right=0.4)})
+    write_segmentation(segmenters[1] / "seg-1", {key: street_matrices(right=0.5)})
+    write_records(segmenters[1] / "seg-1", records)
+    with pytest.raises(ValueError, match="whole miou, the confusion matrices kept are not those behind the records"):
+        compare(*segmenters)
+
+
+def test_sweeps_are_paired_by_their_settings(
+    write_segmentation: Write, street_matrices: Callable[..., Any], tmp_path: Path
+) -> None:
+    for name, rates in (("a", (1, 2)), ("b", (2, 3))):
+        for rate in rates:
+            folder = tmp_path / name / f"seg-{rate}"
+            write_segmentation(folder, {(): street_matrices(seed=rate)}, passed={"lr": rate})
+    found = compare_subjects(tmp_path / "a", tmp_path / "b")
+    assert {row.evaluator for row in found.sums} == {"segmentation_upernet with lr=2"}
+    assert found.footnotes == tuple(
+        f"left out: segmentation_upernet with lr={rate} facade, of one of the two alone" for rate in (1, 3)
+    )
