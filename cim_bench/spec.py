@@ -22,6 +22,7 @@ OPTIONS: Mapping[str, Any] = {
     "num_heads": Positive,
     "patch_size": Pixels,
     "mlp_ratio": Annotated[float, Gt(0)],
+    "norm_eps": Annotated[float, Interval(gt=0, lt=1)],  # of every LayerNorm; an option of ours, not of timm's
     "drop_rate": Rate,
     "drop_path_rate": Rate,
 }
@@ -29,7 +30,10 @@ OPTIONS: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arch(Settings):
-    """A timm architecture: its name, input size and any further argument of ``timm.create_model``."""
+    """A timm architecture: its name, input size and any further argument of ``timm.create_model``.
+
+    One option is not timm's: ``norm_eps``, the eps of all LayerNorms, which timm takes inside of a Python object alone.
+    """
 
     name: Annotated[str, MinLen(1)] = "vit_base_patch16_224"
     image_size: Pixels = 224

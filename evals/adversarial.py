@@ -6,6 +6,7 @@ Default settings are RVT's (vtddggg/Robust-Vision-Transformer, engine.py): eps 1
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,12 @@ class Adversarial(SetEvaluator):
     restarts: Positive = 1
     crop_pct: CropPct = 0.875
     subset: NotNegative = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for attack in set(self.attacks) - {"fgsm", "pgd"}:  # the defaults need no import
+            if importlib.util.find_spec("torchattacks"):  # else `check` says how to install it
+                attack_class(attack)
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
         """The validation images."""

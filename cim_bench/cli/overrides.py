@@ -25,6 +25,8 @@ def override(recipe: T, arguments: Sequence[str], prog: str) -> T:
             return tyro.cli(
                 type(recipe), default=recipe, args=list(arguments), prog=prog, config=(tyro.conf.AvoidSubcommands,)
             )
+    except ValueError as error:  # tyro 1.0.0 lets through what the recipe's own class refuses
+        raise ValueError(f"{error} (`{prog} --help` lists every field)") from error
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

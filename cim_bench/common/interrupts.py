@@ -27,36 +27,57 @@ def raising_terminated() -> Iterator[None]:
         yield
 
 
+class Held:
+    """Signals that are held back."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], Any]] = []
+
+    @property
+    def came(self) -> bool:
+        """Whether there is one."""
+        return bool(self._waiting)
+
+    def note(self, act: Callable[[], Any]) -> None:
+        """Hold one back."""
+        self._waiting.append(act)
+
+    def act(self) -> None:
+        """Let the first act.
+
+        Raises:
+            Terminated: If none came here: another process of the group was asked to end.
+        """
+        if not self.came:
+            raise Terminated
+        self._waiting[0]()
+
+
 @contextlib.contextmanager
-def held_back() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Hold SIGINT and SIGTERM back until they are asked for, or until the end; a second Ctrl-C acts at once.
+def held_back(*, patient: bool = False) -> Iterator[Held]:
+    """Hold SIGINT and SIGTERM back until they are let act, or until the end.
 
     Signals that Python does not handle (SIGTERM outside of the command) act as ever.
 
-    Yields:
-        A function that, if a signal came, calls its argument and lets the signal act.
+    Args:
+        patient: Hold a second Ctrl-C back too, in place of letting it act at once: what starts several processes sends
+            each the signal that the terminal has sent it already.
     """
-    waiting: list[Callable[[], Any]] = []
+    held = Held()
 
     def hold(handler: Handler) -> Handler:
         def note(number: int, frame: FrameType | None) -> None:
-            if waiting and number == signal.SIGINT:
+            if held.came and number == signal.SIGINT and not patient:
                 handler(number, frame)
-            waiting.append(lambda: handler(number, None))
+            held.note(lambda: handler(number, None))
 
         return note
 
-    def let_act(before: Callable[[], None]) -> None:
-        if waiting:
-            try:
-                before()
-            finally:
-                waiting[0]()
-
     present = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with _handlers({number: hold(handler) for number, handler in present.items() if callable(handler)}):
-        yield let_act
-    let_act(lambda: None)
+        yield held
+    if held.came:
+        held.act()
 
 
 def leave_to_parent() -> None:

@@ -7,7 +7,6 @@ a run that was killed and started again ends with the same weights as one that w
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from cim_bench.common.interrupts import held_back
+from cim_bench.common.interrupts import Held, held_back
 from cim_bench.common.progress import Meter
 from cim_bench.common.seeds import seed_all
 from cim_bench.common.streams import say
@@ -31,6 +30,7 @@ from cim_bench.engine.samples import TrainSet
 from cim_bench.engine.schedule import Steps, StepSampler, learning_rate, validation_interval
 from cim_bench.spec import AnyTraining, Machine, Training
 
+SIGNALLED = "signalled"  # share of processes that were asked to end; travels with a step's outputs
 MOST_NAMED = 64  # images, in an error
 MicroBatch = dict[str, Tensor]  # the samples of one pass, stacked by the loader
 
@@ -77,6 +77,7 @@ class Fit:
         self.model, self.optimizer = self.engine.prepare(compiled, optimizer)
         self.parameters = [p for group in groups for p in group["params"]]
         self.splits = 1
+        self.held, self.signalled = Held(), 0.0
         self.last_epoch: dict[str, float] = {}  # sums of the outputs of its steps, so far
         self.start = self._resume()
 
@@ -110,8 +111,7 @@ class Fit:
         with (
             Meter(self.title, steps.total, start=self.start, show=main) as meter,
             TrainingLog(self.folder, self.start, main) as log,
-            # of several processes each would stop after another step
-            held_back() if self.engine.num_processes == 1 else contextlib.nullcontext(_nothing) as let_act,
+            held_back(patient=self.engine.num_processes > 1) as self.held,
         ):
             for step in range(self.start, steps.total):
                 outputs = self._step(step, [next(batches) for _ in range(steps.accumulation)])
@@ -130,13 +130,20 @@ class Fit:
                 if now - saved >= self.machine.save_every_s and done < steps.total:
                     self._save(done)
                     saved = time.monotonic()
-                if done < steps.total:
-                    let_act(functools.partial(self._save, done))
+                if self._asked_to_end() and done < steps.total:
+                    try:
+                        self._save(done)
+                    finally:
+                        self.held.act()
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
             raise NonFiniteLossError(f"{self.title}: weights are not finite after {steps.total} steps; lower the rate")
         for buffer in self.raw.buffers():  # since its last pass each process has BatchNorm statistics of its own
             broadcast(buffer)
         return {key: value / steps.per_epoch for key, value in self.last_epoch.items()}
+
+    def _asked_to_end(self) -> bool:
+        """Whether a signal came; of several processes all give the same answer after the same step."""
+        return self.held.came if self.engine.num_processes == 1 else self.signalled > 0
 
     def _step(self, step: int, batches: list[MicroBatch]) -> dict[str, float]:
         """One optimiser step over all micro-batches; out of memory halves the passes and tries again."""
@@ -184,7 +191,9 @@ class Fit:
                 self.engine.backward(outputs["loss"] * weight)
             for key, value in outputs.items():
                 sums[key] = sums.get(key, torch.zeros((), device=value.device)) + value.detach().float() * weight
+        sums[SIGNALLED] = torch.tensor(float(self.held.came), device=self.engine.device)
         means = self.engine.reduce(sums, reduction="mean")
+        self.signalled = float(means.pop(SIGNALLED))
         return {key: float(value) for key, value in means.items()}
 
     def _features(self, model: TrainsOnFeatures, batches: Sequence[MicroBatch]) -> MicroBatch:
@@ -290,10 +299,6 @@ def fit(
 def clear_resume(folder: Path) -> None:
     """Remove the resume point of a finished run, once its result is safe."""
     (folder / RESUME).unlink(missing_ok=True)
-
-
-def _nothing(_before: Callable[[], None]) -> None:
-    """Takes the place of what lets a signal act, where none is held back."""
 
 
 def _split(batch: MicroBatch, parts: int) -> list[MicroBatch]:

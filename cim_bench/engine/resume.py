@@ -33,7 +33,9 @@ def write_resume(folder: Path, state: Mapping[str, Any]) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer has an error of its own for a full disk
         temporary.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {error}; free space, and the same command goes on") from error
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else error
+        raise OSError(f"cannot write {path}: {reason}; free space, and the same command goes on") from error
 
 
 def read_resume(path: Path, key: str, steps: int, model: nn.Module, optimizer: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from cim_bench.models.checkpoint import load_checkpoint
 from cim_bench.records.measurement import Measurement
 from cim_bench.records.outcomes import constant_answers, outcome_files
 from cim_bench.records.record import Record
-from cim_bench.records.store import PARTIAL, is_finished, write_records
+from cim_bench.records.store import PARTIAL, RECORDS_FILE, is_finished, read_records, write_records
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,15 @@ class Evaluations:
             main=is_main(),
         )
 
+    def _inherited(self, evaluation: Evaluation) -> list[str]:
+        """What to tell of the weights: warnings of the subject, and of the fine-tuning that made its classifier."""
+        own = self.states.subjects.warnings(evaluation.job.subject)
+        if evaluation.classifier is None:
+            return [*own]
+        records = read_records(evaluation.classifier.parent / RECORDS_FILE)
+        told = [text for record in records for text in record.warnings]
+        return [*own, *(f"about its fine-tuning: {text}" for text in dict.fromkeys(told) if text not in own)]
+
     def _write(
         self,
         evaluation: Evaluation,
@@ -146,6 +155,6 @@ class Evaluations:
             "provenance": self.states.provenance(
                 duration_s=time.monotonic() - started, data=self.states.fingerprint(evaluation.evaluator)
             ),
-            "warnings": (*self.states.subjects.warnings(evaluation.job.subject), *context.warnings, *constant),
+            "warnings": (*self._inherited(evaluation), *context.warnings, *constant),
         }
         write_records(folder, [Record(measurement=measurement, **common) for measurement in found])

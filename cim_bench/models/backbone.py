@@ -16,6 +16,7 @@ from cim_bench.models.key_contract import load_exact
 from cim_bench.spec import IMAGENET_MEAN, IMAGENET_STD, Arch
 
 SIZED = ("vit", "deit", "beit", "eva")  # families whose positions belong to an input size
+NORM_EPS = "norm_eps"  # an option of `Arch` that timm does not have
 INDEX = "relative_position_index"  # a constant of relative positions, which timm 1.0.9 counts among BEiT's weights
 Feature = Literal["cls", "mean_patch", "pool"]
 
@@ -144,11 +145,14 @@ def create_net(arch: Arch, **model_args: Any) -> Any:
         raise ValueError(f"timm has no architecture {arch.name!r}; near ones are {', '.join(near) or 'none'}")
     if arch.name.startswith(SIZED):
         model_args.setdefault("img_size", arch.image_size)
+    options = {name: value for name, value in arch.options.items() if name != NORM_EPS}
     try:
-        net = timm.create_model(arch.name, pretrained=False, **{**arch.options, **model_args})
+        net = timm.create_model(arch.name, pretrained=False, **{**options, **model_args})
     except (TypeError, AssertionError) as error:
         raise ValueError(f"timm's {arch.name} does not take these options {dict(arch.options)}: {error}") from error
     for module in net.modules():
+        if NORM_EPS in arch.options and isinstance(module, nn.LayerNorm):
+            module.eps = float(str(arch.options[NORM_EPS]))
         if (index := getattr(module, INDEX, None)) is not None:
             module.register_buffer(INDEX, index, persistent=False)
     return net

@@ -134,3 +134,27 @@ def test_full_disk_and_read_only_disk(cim_bench: Run, recipe_file: Path, tiny_di
     refused(
         cim_bench, "run", recipe_file, "--output", output, "--seed", "2", words=(str(output), "Read-only", "--output")
     )
+
+
+def test_a_disk_that_fills_up_in_a_pre_training(cim_bench: Run, pretrain_file: Path, tiny_disk: Path) -> None:
+    """Two resume points of 1.4 MB do not fit beside each other: the first stays, and the training goes on from it."""
+    output = tiny_disk / "out"
+    cim_bench("pretrain", pretrain_file, "--output", tiny_disk.parent / "whole")
+    refused(
+        cim_bench,
+        "pretrain",
+        pretrain_file,
+        "--output",
+        output,
+        words=("cannot write", "resume.pt: No space left on device; free space, and the same command goes on"),
+    )
+    (kept,) = output.glob("*/resume.pt")
+    assert not [file for file in output.rglob(".*") if file.is_file()]
+    logged = len(kept.with_name("metrics.jsonl").read_text().splitlines())
+    subprocess.run(["mount", "-o", "remount,size=20m", str(tiny_disk)], check=True)
+    cim_bench("pretrain", pretrain_file, "--output", output)
+    assert logged >= 1
+    (made,), (whole,) = (
+        list(folder.glob("*/checkpoint/weights.safetensors")) for folder in (output, tiny_disk.parent / "whole")
+    )
+    assert made.read_bytes() == whole.read_bytes()

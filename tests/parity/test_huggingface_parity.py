@@ -70,6 +70,11 @@ def tokens(hidden: Tensor, prefix: int = 1) -> Outputs:
     return {"cls": hidden[:, 0], "mean_patch": hidden[:, prefix:].mean(dim=1)}
 
 
+def patches(model: Any, pixels: Tensor) -> Outputs:
+    """Without a class token."""
+    return {"mean_patch": model(pixels).last_hidden_state.mean(dim=1)}
+
+
 def last(prefix: int = 1) -> Callable[[Any, Tensor], Outputs]:
     return lambda model, pixels: tokens(model(pixels).last_hidden_state, prefix)
 
@@ -119,6 +124,17 @@ EXPORTS = {
         kind=("BeitConfig", "BeitForImageClassification"), outputs=logits, arch=BEIT,
         form="Hugging Face BEiT classifier", options=OWN | {"num_labels": 1000}, mean=HALF, std=HALF,
     ),
+    "Data2VecVisionModel": Export(
+        kind=("Data2VecVisionConfig", "Data2VecVisionModel"), outputs=last(), arch=BEIT, form="Hugging Face data2vec",
+        options=SHARED | {"use_mean_pooling": False}, mean=HALF, std=HALF,
+    ),
+    "Data2VecVisionForImageClassification": Export(
+        kind=("Data2VecVisionConfig", "Data2VecVisionForImageClassification"), outputs=logits, arch=BEIT,
+        form="Hugging Face data2vec classifier", options=OWN | {"num_labels": 1000}, mean=HALF, std=HALF,
+    ),
+    "IJepaModel": Export(
+        kind=("IJepaConfig", "IJepaModel"), outputs=patches, arch=VIT, form="Hugging Face I-JEPA",
+    ),
     "Dinov2Model": Export(
         kind=("Dinov2Config", "Dinov2Model"), outputs=last(), arch=f"vit_small_patch14_dinov2{SIZES}",
         form="Hugging Face Dinov2",
@@ -130,8 +146,8 @@ EXPORTS = {
 }  # fmt: skip
 
 
-def build(case: Export, *, tiny: bool) -> nn.Module:
-    """The model, away from its initialisation but for ViTMAE's fixed positions."""
+def build(case: Export, *, tiny: bool, eps: float, norms: float) -> nn.Module:
+    """The model, away from its initialisation but for ViTMAE's fixed positions; its vectors moved by about `norms`."""
     sizes: dict[str, Any] = dict(TINY) if tiny else {}
     config, model = (getattr(transformers, name) for name in case.kind)
     if tiny and config is transformers.ViTMAEConfig:
@@ -139,24 +155,25 @@ def build(case: Export, *, tiny: bool) -> nn.Module:
     if "Dinov2" in case.kind[0]:
         sizes.pop("intermediate_size", None)  # it has a ratio in its place
         sizes |= {} if tiny else {"patch_size": 14}
-    sizes["layer_norm_eps"] = 1e-6  # as the code that ViT's, MAE's and BEiT's weights come from; the configs have 1e-12
+    sizes["layer_norm_eps"] = eps
     torch.manual_seed(0)
     net: nn.Module = model(config(**sizes, **case.options))
     with torch.no_grad():
         for name, value in net.state_dict().items():
             if value.is_floating_point() and not ("vit_mae" in net.config.model_type and "pos" in name):
-                value.add_((0.1 if value.ndim == 1 else 0.01) * torch.randn(value.shape).abs())
+                value.add_((norms if value.ndim == 1 else 0.01) * torch.randn(value.shape).abs())
     return net.eval()
 
 
 @pytest.mark.parametrize(
     "tiny", [pytest.param(True, id="tiny"), pytest.param(False, id="real", marks=pytest.mark.slow)]
 )
+@pytest.mark.parametrize("eps", [1e-12, 1e-6])  # what the configs say, and what the code of most weights has
 @pytest.mark.parametrize("name", EXPORTS)
 @torch.no_grad()
-def test_features_are_those_of_transformers(name: str, tiny: bool, tmp_path: Path) -> None:
+def test_features_are_those_of_transformers(name: str, eps: float, tiny: bool, tmp_path: Path) -> None:
     case = EXPORTS[name]
-    net: Any = build(case, tiny=tiny)
+    net: Any = build(case, tiny=tiny, eps=eps, norms=0.1)
     net.save_pretrained(tmp_path)
     if case.mean is not None:
         processor = transformers.ViTImageProcessor(image_mean=list(case.mean), image_std=list(case.std))
@@ -173,3 +190,23 @@ def test_features_are_those_of_transformers(name: str, tiny: bool, tmp_path: Pat
         print(f"{name}, {checkpoint.meta.arch}, {kind}: largest difference {difference:.1e}")
         assert float(output.abs().mean()) > 0.01
         assert difference < 1e-4
+
+
+@torch.no_grad()
+def test_the_eps_of_config_json_moves_features_and_is_honoured(tmp_path: Path) -> None:
+    """On weights near their initialisation, whose class token has a variance of 4e-4."""
+    case = EXPORTS["ViTModel"]
+    net: Any = build(case, tiny=True, eps=1e-12, norms=1e-3)
+    net.save_pretrained(tmp_path)
+    source = FromCheckpoint(path=str(tmp_path), method="supervised", arch=VIT, normalisation="imagenet")
+    model = load_backbone(open_checkpoint(source)[0], what="it")
+    pixels = images(32)
+    features = model.feature(pixels, "cls")
+    wanted = net(model.normalize(pixels)).last_hidden_state[:, 0]
+    (tmp_path / "config.json").unlink()
+    other = load_backbone(open_checkpoint(source)[0], what="it").feature(pixels, "cls")
+    print(
+        f"with the eps {float((features - wanted).abs().max()):.1e}, without {float((other - wanted).abs().max()):.1e}"
+    )
+    assert float((features - wanted).abs().max()) < 1e-5
+    assert float((other - wanted).abs().max()) > 1e-4

@@ -18,6 +18,7 @@ VISUAL_TOKENS, FEATURES = "its lm_head predicts 8192 visual tokens", "its lm_hea
 SHARED_TABLE = "its blocks share one table of relative positions"
 BLOCK_TABLES = "each of its blocks has a table of relative positions"
 PLAIN_TRUNK = "it has absolute positions alone, and no layer scale"
+NO_CLASS_TOKEN = "it has no class token"
 ROPE_BASE = "its rotary periods are those of base 100"
 
 
@@ -63,6 +64,11 @@ def patch_projection(*, trained: bool) -> Check:
         return words.format("never " if bias is not None and bool((bias == 0).all()) else "")
 
     return Check(look, words.format("" if trained else "never "))
+
+
+def class_token(state: State) -> str:
+    """Whether there is a class token: `NO_CLASS_TOKEN`, or that there is one."""
+    return "it has a class token" if any(key.endswith("cls_token") for key in state) else NO_CLASS_TOKEN
 
 
 def predicts(state: State) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cim_bench.models.formats.candidates import Candidate, States, fits_by_keys, names, without_contradictions
 from cim_bench.models.formats.format import Format
+from cim_bench.models.formats.read import CONFIG, WeightsFile
 
 
 def explain(path: Path, states: States, formats: Sequence[Format], by_keys: Sequence[Candidate], part: str) -> str:
@@ -36,6 +37,27 @@ def explain(path: Path, states: States, formats: Sequence[Format], by_keys: Sequ
         or _prefix(states, formats, path)
         or _nearest(states, formats, path)
     )
+
+
+def foreign(file: WeightsFile, formats: Sequence[Format]) -> str:
+    """For a model of Hugging Face's transformers that is of no known format; empty for any other file.
+
+    transformers 5 has other names in memory than ``save_pretrained`` writes (its conversion_mapping.py).
+    """
+    keys = "\n".join(key for state in file.states.values() for key in state)
+    if "embeddings.patch_embeddings.projection." in keys and re.search(r"\.attention\.q_proj\.weight$", keys, re.M):
+        return (
+            f"{file.path} has the names that a model of transformers has in memory; save it with "
+            "model.save_pretrained(FOLDER), and give FOLDER"
+        )
+    told = {setting.partition("=")[2] for fmt in formats for setting in fmt.args if setting.startswith("model_type=")}
+    model = file.config.get("model_type")
+    if model and model not in told:
+        return (
+            f"{file.path} is an export of Hugging Face's model {model}, by the {CONFIG} beside it, and of their models "
+            f"{', '.join(sorted(told)) or 'none'} are read; give the checkpoint of the project that trained it"
+        )
+    return ""
 
 
 def _almost(states: States, formats: Sequence[Format], path: Path) -> str:

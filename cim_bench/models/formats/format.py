@@ -10,10 +10,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from cim_bench.models.backbone import NORM_EPS
 from cim_bench.models.formats.families import FAMILY_KEYS, Family
 from cim_bench.models.formats.normalisation import IMAGENET, Normalisation
 from cim_bench.models.positions import Interpolation
 from cim_bench.spec import FromCheckpoint
+
+LAYER_NORM_EPS = 1e-6  # of timm's transformers (models/vision_transformer.py, beit.py, eva.py)
+# Where config.json leaves layer_norm_eps out (huggingface/transformers, models/*/configuration_*.py); Dinov2's is 1e-6.
+EPS_OF_TRANSFORMERS = {"vit": 1e-12, "vit_mae": 1e-12, "beit": 1e-12}
 
 Kind = Literal["backbone", "classifier"]
 State = Mapping[str, Tensor]
@@ -52,7 +57,7 @@ class Format:
         also: timm's names beyond those of the family, such as a head's; each must match the whole name.
         checks: What values must look like, where keys alone do not tell.
         args: Settings that the public script saves beside the weights (``args``, or ``config``), and those of formats
-            with the same keys do not: names, or ``NAME=VALUE``.
+            with the same keys do not: names, or ``NAME=VALUE``. A file where such a name has another value is refused.
         part: What follows ``#`` in a path that asks for this part of the file, e.g. ``ema``.
         rearrange: Joins or splits tensors after the renaming, e.g. three projections to one.
         may_lack_counters: Whether the file may lack all of BatchNorm's ``num_batches_tracked``; no feature needs them.
@@ -108,6 +113,16 @@ class Format:
         wanted = [setting.partition("=") for setting in self.args]
         return all(name in args and (not equals or str(args[name]) == value) for name, equals, value in wanted)
 
+    @property
+    def settings(self) -> set[str]:
+        """Names of the settings in `args`."""
+        return {setting.partition("=")[0] for setting in self.args}
+
+    def denied(self, args: Mapping[str, Any]) -> str:
+        """A setting in a file with another value than this format's files have, as ``NAME=VALUE``; empty if none."""
+        wanted = dict(setting.split("=", 1) for setting in self.args if "=" in setting)
+        return next((f"{name}={args[name]}" for name in wanted if name in args and str(args[name]) != wanted[name]), "")
+
     def timm_name(self, key: str) -> str | None:
         """timm's name of a public key; ``None`` if it is dropped."""
         if self._dropped is not None and self._dropped.search(key):
@@ -123,9 +138,22 @@ class Format:
         return {**self.heads, **own}
 
     def options_of(self, config: Mapping[str, Any]) -> Mapping[str, int | float | str]:
-        """Arguments of ``timm.create_model``, an activation that ``config.json`` beside the file names among them."""
+        """Arguments of the network, an activation and a LayerNorm eps of ``config.json`` beside the file among them.
+
+        Raises:
+            ValueError: If the eps is no positive number.
+        """
         activation = config.get("hidden_act", "gelu")
-        return dict(self.options) | ({} if activation == "gelu" else {"act_layer": activation})
+        eps = config.get("layer_norm_eps", EPS_OF_TRANSFORMERS.get(config.get("model_type", ""), LAYER_NORM_EPS))
+        if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
+            raise ValueError(
+                f"config.json beside it says layer_norm_eps = {eps!r}; it must be a number between 0 and 1"
+            )
+        return (
+            dict(self.options)
+            | ({} if activation == "gelu" else {"act_layer": activation})
+            | ({} if eps == LAYER_NORM_EPS else {NORM_EPS: eps})
+        )
 
     @functools.cached_property
     def _dropped(self) -> re.Pattern[str] | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cim_bench.models.formats.candidates import Candidate, fits_by_keys, names, without_contradictions
-from cim_bench.models.formats.explain import explain
+from cim_bench.models.formats.explain import explain, foreign
 from cim_bench.models.formats.format import Format, same_method
-from cim_bench.models.formats.read import WeightsFile
+from cim_bench.models.formats.read import CONFIG, WeightsFile
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,16 @@ def identify(file: WeightsFile, formats: Sequence[Format], *, method: str, part:
     by_keys = fits_by_keys(file.states, formats, part)
     fits = without_contradictions(by_keys)
     if not fits:
-        raise ValueError(explain(file.path, file.states, formats, by_keys, part))
+        raise ValueError(foreign(file, formats) or explain(file.path, file.states, formats, by_keys, part))
+    denials = [fmt.denied(file.args) for fmt, _ in fits]
+    if all(denials):
+        where = "its settings say" if file.args is not file.config else f"{CONFIG} beside it says"
+        wanted = " or ".join(sorted({setting for fmt, _ in fits for setting in fmt.args if "=" in setting}))
+        raise ValueError(
+            f"{file.path} has the keys of {names(fits)}, but {where} {denials[0]}, not {wanted}; "
+            "give a checkpoint in a format of docs/checkpoints.md, or mend the setting if it is not this file's"
+        )
+    fits = [fit for fit, denied in zip(fits, denials, strict=True) if not denied]
     said = [fit for fit in fits if fit[0].says(file.args)]
     open_ = [fit for fit in fits if fit[0].says(file.args) is None]
     left = said or open_ or fits
@@ -75,11 +84,22 @@ def _choose(fits: Sequence[Candidate], method: str, formats: Sequence[Format], f
     if not method:
         word = "name it with --method"
         raise ValueError(f"the keys of {file.path} are those of {names(fits)} and do not tell which: {word}")
-    if not own and len(rest) == 1 and _may_be(method, rest[0][0], formats):
+    if not own and len(rest) == 1 and _may_be(method, rest[0][0], formats, file):
         return rest[0]
-    raise ValueError(f"{file.path} is {names(fits)}, {method} was asked for")
+    lacks = any(fmt.args for fmt, _ in rest) and not file.args
+    beside = f"; put its {CONFIG} beside it if it is an export of Hugging Face" if lacks else ""
+    raise ValueError(f"{file.path} is {names(fits)}, {method} was asked for{beside}")
 
 
-def _may_be(method: str, fmt: Format, formats: Sequence[Format]) -> bool:
-    """Whether files with timm's names may be of a method: not where it publishes ViTs in a format of its own."""
-    return fmt.family == "resnet" or not any(same_method(method, f.method) for f in formats if f.family != "resnet")
+def _may_be(method: str, fmt: Format, formats: Sequence[Format], file: WeightsFile) -> bool:
+    """Whether files of a format without a method may be of one: not where that has a format of its own.
+
+    A ViT in timm's names is then in the wrong ones. A file that says itself that it is of `fmt` is compared with what
+    says so by the same setting: Hugging Face's ViT (``model_type``) may be DINO's, and not DINOv2's.
+    """
+    if fmt.family == "resnet":
+        return True
+    rivals = [other for other in formats if other.family != "resnet" and same_method(method, other.method)]
+    if fmt.says(file.args):
+        rivals = [other for other in rivals if other.settings & fmt.settings]
+    return not rivals

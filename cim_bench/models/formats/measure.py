@@ -266,6 +266,11 @@ def choose_arch(shape: MeasuredArch, asked: RequestedArch, options: Mapping[str,
             f"it is {shape.words}, which is no known architecture; "
             "name it like --arch vit_small_patch16_224@32,depth=2,embed_dim=48,num_heads=4,patch_size=8"
         )
+    if "use_rel_pos_bias" in shape.options and asked.name and not asked.name.startswith("beit"):
+        raise ValueError(
+            f"its weights are read into timm's beit networks, {asked.name} was asked for; ask for "
+            f"{shape.name or 'beit_base_patch16_224 with its sizes'}, or for none"
+        )
     arch = Arch(
         name=asked.name or shape.name,
         image_size=shape.image_size or 224,

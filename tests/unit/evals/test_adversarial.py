@@ -208,7 +208,7 @@ def test_pgd_weaker_than_fgsm_is_a_warning(job: Any) -> None:
 def test_unknown_attacks_and_eps_and_classes_are_refused(job: Any) -> None:
     model, context, *_ = job
     with pytest.raises(ValueError, match=r"no attack 'fgsn'; choose one of .*fgsm"):
-        Adversarial(attacks=("fgsn",)).check(model, context)
+        Adversarial(attacks=("fgsn",))
     with pytest.raises(ValueError, match=r"eps\[0\] is 0\.0; it must be a number, above 0 and at most 1"):
         Adversarial(eps=(0.0,))
     model.classes = ("a", "b")

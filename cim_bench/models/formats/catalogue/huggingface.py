@@ -1,7 +1,7 @@
-"""Exports of Hugging Face's transformers (``save_pretrained``): ViTMAE, ViT, Dinov2 and BEiT, plain and prefixed.
+"""Exports of Hugging Face's transformers (``save_pretrained``): ViTMAE, ViT, I-JEPA, Dinov2, BEiT, data2vec.
 
 ``config.json`` beside the weights says which model it is, its heads and its activation; ``preprocessor_config.json``
-says the normalisation. Their LayerNorms have eps 1e-12 where timm's have 1e-6: features differ by rounding.
+says the normalisation. Its ``layer_norm_eps`` becomes the network's (`Format.options_of`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from torch import Tensor
 
 from cim_bench.models.formats.catalogue.common import HEAD, POOLED_HEAD
 from cim_bench.models.formats.catalogue.dino import without_class_position
-from cim_bench.models.formats.format import Format
+from cim_bench.models.formats.checks import NO_CLASS_TOKEN, class_token
+from cim_bench.models.formats.format import Check, Format
 from cim_bench.models.formats.normalisation import IMAGENET, Beside
 
 CODE = "huggingface/transformers (models/{0}/modeling_{0}.py)"
-PREFIX = r"^((vit|dinov2|dinov2_with_registers|beit)\.)?"
+PREFIX = r"^((vit|ijepa|dinov2|dinov2_with_registers|beit|data2vec_vision)\.)?"
+CLASS = PREFIX + r"embeddings\.cls_token$"  # I-JEPA's exports have none
 QUERY = PREFIX + r"encoder\.layer\.0\.attention\.attention\.query\.weight$"
 NAMES = (
     (PREFIX + r"embeddings\.", "embeddings."),
@@ -59,7 +61,7 @@ def joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return changed
 
 
-_export = partial(Format, under=("",), has=(QUERY,), rename=NAMES, also=SPLIT, rearrange=joined)
+_export = partial(Format, under=("",), has=(QUERY, CLASS), rename=NAMES, also=SPLIT, rearrange=joined)
 _vit = partial(
     _export,
     family="vit",
@@ -84,8 +86,21 @@ _dinov2 = partial(
     method="DINOv2",
     has=(QUERY, r"encoder\.layer\.0\.layer_scale1\.lambda1$"),
     dropped=(r"embeddings\.mask_token$",),
+    args=("model_type=dinov2",),
     published_size=224,
     normalisation=Beside(otherwise=IMAGENET),
+)
+_jepa = partial(
+    _export,
+    family="vit",
+    method="I-JEPA",
+    has=(QUERY, PREFIX + r"embeddings\.position_embeddings$"),
+    dropped=(PREFIX + r"pooler\.dense\.", r"embeddings\.mask_token$"),
+    checks=(Check(class_token, NO_CLASS_TOKEN),),
+    args=("model_type=ijepa",),
+    options={"class_token": False, "global_pool": "avg", "fc_norm": False},
+    normalisation=Beside(otherwise=IMAGENET),
+    source=CODE.format("ijepa"),
 )
 _beit = partial(
     _export,
@@ -98,14 +113,21 @@ _beit = partial(
     source=CODE.format("beit"),
 )
 
+_data2vec = partial(  # BEiT's network, without other keys
+    _beit,
+    method="data2vec",
+    args=("model_type=data2vec-vision",),
+    source="huggingface/transformers (models/data2vec/modeling_data2vec_vision.py)",
+)
+
 HUGGINGFACE_FORMATS = (
-    _mae(name="Hugging Face ViTMAE", has=(QUERY, r"^decoder\."), dropped=(r"^decoder\.",)),
+    _mae(name="Hugging Face ViTMAE", has=(QUERY, CLASS, r"^decoder\."), dropped=(r"^decoder\.",)),
     _mae(name="Hugging Face ViTMAE encoder"),
     _vit(name="Hugging Face ViT"),
     _vit(
         name="Hugging Face ViT classifier",
         kind="classifier",
-        has=(QUERY, r"^classifier\.weight$"),
+        has=(QUERY, CLASS, r"^classifier\.weight$"),
         also=(*SPLIT, *HEAD),
     ),
     _dinov2(name="Hugging Face Dinov2", resample="offset", source=CODE.format("dinov2")),
@@ -113,13 +135,22 @@ HUGGINGFACE_FORMATS = (
         name="Hugging Face Dinov2 with registers",
         has=(QUERY, r"embeddings\.register_tokens$"),
         rename=(*NAMES, (r"^embeddings\.register_tokens$", "reg_token")),
+        args=("model_type=dinov2_with_registers",),
         rearrange=lambda state: without_class_position(joined(state)),
         resample="antialias",
         source=CODE.format("dinov2_with_registers"),
     ),
+    _jepa(name="Hugging Face I-JEPA"),
     _beit(name="Hugging Face BEiT", also=(*SPLIT, *POOLED_HEAD[1:])),
+    _data2vec(name="Hugging Face data2vec", also=(*SPLIT, *POOLED_HEAD[1:])),
     _beit(
         name="Hugging Face BEiT classifier",
+        kind="classifier",
+        has=(QUERY, r"encoder\.layer\.0\.lambda_1$", r"^classifier\.weight$"),
+        also=(*SPLIT, *POOLED_HEAD),
+    ),
+    _data2vec(
+        name="Hugging Face data2vec classifier",
         kind="classifier",
         has=(QUERY, r"encoder\.layer\.0\.lambda_1$", r"^classifier\.weight$"),
         also=(*SPLIT, *POOLED_HEAD),

@@ -31,7 +31,11 @@ def photo(small_photos: Data) -> Image.Image:
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
 def test_sixteen_bits_keep_their_range(kind: str) -> None:
-    found = np.asarray(to_rgb(stored(Image.fromarray(RAMP), kind)))
+    if kind == "ppm":  # Pillow 10.3 reads such files and does not write them
+        image = Image.open(io.BytesIO(b"P5 93 64 65535\n" + RAMP.astype(">u2").tobytes()))
+    else:
+        image = stored(Image.fromarray(RAMP), kind)
+    found = np.asarray(to_rgb(image))
     assert found.shape == (64, 93, 3)
     assert (found == np.rint(RAMP / 257)[..., None]).all()
 

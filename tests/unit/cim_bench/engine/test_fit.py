@@ -523,6 +523,35 @@ def test_a_signal_saves_the_step_under_way_and_the_run_goes_on_with_the_same_bit
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def cut_off_by_a_signal_to_one(rank: int, folder: Path) -> None:
+    """The second of two processes is asked to end in its third step; what each raises, where the main one saved."""
+    left = [3]
+
+    def after(_progress: float) -> None:
+        left[0] -= 1
+        if left[0] == 0 and rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with raising_terminated(), pytest.raises(Terminated):
+        run(folder, machine=Machine(device="cpu", workers=0, micro_batch=2), after_step=after)
+    assert torch.load(folder / RESUME, weights_only=True)["step"] == 4
+
+
+def go_on_in_two(rank: int, folder: Path) -> None:
+    net = run(folder, machine=Machine(device="cpu", workers=0, micro_batch=2))
+    if rank == 0:
+        torch.save(net.state_dict(), folder / "state")
+
+
+def test_of_several_processes_all_end_after_the_same_step_when_one_is_asked_to(tmp_path: Path) -> None:
+    in_two_processes(go_on_in_two, tmp_path / "whole", meet=tmp_path / "meet-1")
+    in_two_processes(cut_off_by_a_signal_to_one, tmp_path / "cut", meet=tmp_path / "meet-2")
+    in_two_processes(go_on_in_two, tmp_path / "cut", meet=tmp_path / "meet-3")
+    whole, cut = (torch.load(tmp_path / name / "state", weights_only=True) for name in ("whole", "cut"))
+    for name, value in whole.items():
+        assert value.equal(cut[name]), name
+
+
 def test_a_second_interrupt_acts_at_once() -> None:
     def interrupted_twice() -> None:
         with held_back():
@@ -532,6 +561,20 @@ def test_a_second_interrupt_acts_at_once() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted_twice()
+
+
+def test_a_patient_process_holds_a_second_interrupt_back() -> None:
+    reached = []
+
+    def interrupted_twice() -> None:
+        with held_back(patient=True):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_twice()
+    assert reached == ["the end"]
 
 
 def test_an_interrupt_that_nobody_asked_for_acts_at_the_end() -> None:

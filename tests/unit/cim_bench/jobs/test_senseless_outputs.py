@@ -102,6 +102,25 @@ def test_a_diverged_fine_tuning_has_no_number(
     assert not list(tmp_path.rglob("classifier"))
 
 
+def test_what_measures_a_classifier_repeats_what_its_fine_tuning_warns_of(
+    checkpoint: Checkpoint, small_photos: Data, cpu: Machine, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "sound", checkpoint.state, checkpoint.meta)
+    never = Training(epochs=1, effective_batch=48, base_lr=1e-12)
+    benchmark = Benchmark(
+        name="b",
+        subjects={"sound": FromCheckpoint(path=str(tmp_path / "sound"))},
+        evaluators={"finetune": Finetune(training=never), "shift": Shift(data=replace(small_photos, name="shifted"))},
+        data=small_photos,
+        machine=cpu,
+        executor=LocalExecutor(slots=1),
+    )
+    Runner(benchmark, tmp_path / "out").run()
+    found = {record.protocol.evaluator: record.warnings for record in read_records(tmp_path / "out")}
+    (own,) = [text for text in found["finetune"] if text.startswith("its training has hardly learned: ")]
+    assert f"about its fine-tuning: {own}" in found["shifts"]
+
+
 def test_the_first_image_is_named(small_photos: Data) -> None:
     images = ImageSet(small_photos, "val")
     outputs = torch.zeros(24, 3)

@@ -506,13 +506,24 @@ FILES: dict[str, PublicFile] = {
         net="vit_small_patch14_reg4_dinov2", model_args=SIZES | {"num_classes": 0}, pack=dino2_of_huggingface,
         ask={"arch": f"vit_small_patch14_reg4_dinov2{TINY}"}, method="DINOv2",
     ),
+    "Hugging Face I-JEPA": PublicFile(
+        **JEPA, pack=lambda state, other: huggingface(state), ask=AS_VIT, method="I-JEPA"
+    ),
     "Hugging Face BEiT": PublicFile(
         **BEIT, pack=lambda state, other: huggingface(state, prefix="beit.", more=("lm_head.weight", "lm_head.bias")),
-        ask=AS_BEIT | {"normalisation": "inception"}, method="BEiT", mean=HALF, std=HALF,
+        ask=AS_BEIT | {"method": "BEiT", "normalisation": "inception"}, method="BEiT", mean=HALF, std=HALF,
     ),
     "Hugging Face BEiT classifier": PublicFile(
         **BEIT_HEAD, pack=lambda state, other: huggingface(state, prefix="beit."),
-        ask=AS_BEIT | {"normalisation": "inception"}, method="BEiT", mean=HALF, std=HALF,
+        ask=AS_BEIT | {"method": "BEiT", "normalisation": "inception"}, method="BEiT", mean=HALF, std=HALF,
+    ),
+    "Hugging Face data2vec": PublicFile(
+        **BEIT, pack=lambda state, other: huggingface(state),
+        ask=AS_BEIT | {"method": "data2vec", "normalisation": "inception"}, method="data2vec", mean=HALF, std=HALF,
+    ),
+    "Hugging Face data2vec classifier": PublicFile(
+        **BEIT_HEAD, pack=lambda state, other: huggingface(state, prefix="data2vec_vision."),
+        ask=AS_BEIT | {"method": "data2vec", "normalisation": "inception"}, method="data2vec", mean=HALF, std=HALF,
     ),
     "Barlow Twins": PublicFile(**RESNET, pack=barlow, ask={}, method="Barlow Twins", epochs=8),
     "MFM ResNet": PublicFile(**RESNET, pack=mfm, ask={}, method="MFM", epochs=8),

@@ -248,3 +248,20 @@ def test_several_formats_in_one_file(tmp_path: Path) -> None:
 )
 def test_patterns_are_shown_readably(pattern: str, shown: str) -> None:
     assert readable(pattern) == shown
+
+
+def test_another_class_of_timms_is_no_name_for_beits_weights(tmp_path: Path) -> None:
+    file = FILES["EVA-01 pre-trained"]
+    state = dict(file.build(0).state_dict())
+    source = saved(tmp_path / "eva.pth", file.pack(state, state), arch=f"eva_giant_patch14_224{TINY}")
+    text = refusal(source)
+    assert "its weights are read into timm's beit networks, eva_giant_patch14_224 was asked for" in text
+    assert "ask for beit_base_patch16_224 with its sizes, or for none" in text
+
+
+def test_a_setting_of_another_method_is_believed_before_the_user(tmp_path: Path) -> None:
+    file = FILES["MFM ViT"]
+    state = dict(file.build(0).state_dict())
+    content = file.pack(state, state) | {"config": {"DATA": {"FILTER_TYPE": "sr"}}}
+    text = refusal(saved(tmp_path / "sr.pth", content, arch=file.ask["arch"], method="MFM"))
+    assert "has the keys of MFM ViT, but its settings say DATA.FILTER_TYPE=sr, not DATA.FILTER_TYPE=mfm" in text
