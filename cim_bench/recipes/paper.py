@@ -39,12 +39,7 @@ def _vits() -> dict[str, RandomInit | FromCheckpoint]:
     return {
         "Scratch-ViT-S": RandomInit(arch=Arch(name=VIT_S)),
         "Scratch-ViT-B": RandomInit(arch=Arch(name=VIT_B)),
-        "Supervised-ViT-B": replace(
-            _given(
-                "Supervised", VIT_B, f"{FAIR}deit/deit_base_patch16_224-b5f2ef4d.pth, or timm:deit_base_patch16_224"
-            ),
-            drop_head=True,
-        ),
+        "Supervised-ViT-B": replace(_given("Supervised", VIT_B, deit, "IN-1K w/ labels"), drop_head=True),
         "MP3-ViT-B": _given("MP3", VIT_B, ""),
         "MoCo-v3-ViT-S": _given("MoCo v3", VIT_S, f"{FAIR}moco-v3/vit-s-300ep/vit-s-300ep.pth.tar"),
         "MoCo-v3-ViT-B": _given("MoCo v3", VIT_B, f"{FAIR}moco-v3/vit-b-300ep/vit-b-300ep.pth.tar"),
