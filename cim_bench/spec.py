@@ -285,6 +285,7 @@ class FromCheckpoint(Settings):
             Empty: recognised from its keys and values.
         normalisation: Input normalisation, where the file does not tell it: mean and std of ``imagenet``, of
             ``inception`` (0.5), of ``clip`` or of ``sat493m``. One that the file contradicts is refused.
+        drop_head: Take the backbone of a fine-tuned classifier, as rows of supervised training do.
     """
 
     path: str = ""
@@ -298,6 +299,14 @@ class FromCheckpoint(Settings):
     allow_pickle: bool = False
     format: str = ""
     normalisation: Literal["", "imagenet", "inception", "clip", "sat493m"] = ""
+    drop_head: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.drop_head and self.kind == "classifier":
+            raise ValueError(
+                "FromCheckpoint.drop_head is True and kind is 'classifier', of which no head would be left; set either"
+            )
 
 
 class PlugIn(Settings):

@@ -17,6 +17,7 @@ from cim_bench.recipes.finetuning import (
     finetune_rsb_a3,
     finetune_scratch_vit_base,
 )
+from cim_bench.recipes.segmentation import segmentation_cim
 from cim_bench.recipes.shifts import imagenet_a, imagenet_r, imagenet_sketch
 from cim_bench.spec import Arch, Data, FromCheckpoint
 
@@ -33,10 +34,12 @@ def _given(method: str, arch: str, published: str, pretrain_data: str = "") -> F
 def _vits() -> dict[str, RandomInit | FromCheckpoint]:
     """Rows for ViT-S and ViT-B, in the order of the paper."""
     beit = "https://github.com/addf400/files/releases, beit_base_patch16_224_pt22k.pth (pre-trained on IN-22K)"
+    deit = f"{FAIR}deit/deit_base_patch16_224-b5f2ef4d.pth, or timm:deit_base_patch16_224"
     cim = "https://github.com/weivision/Correlational-Image-Modeling, README; or "
     return {
         "Scratch-ViT-S": RandomInit(arch=Arch(name=VIT_S)),
         "Scratch-ViT-B": RandomInit(arch=Arch(name=VIT_B)),
+        "Supervised-ViT-B": replace(_given("Supervised", VIT_B, deit, "IN-1K w/ labels"), drop_head=True),
         "MP3-ViT-B": _given("MP3", VIT_B, ""),
         "MoCo-v3-ViT-S": _given("MoCo v3", VIT_S, f"{FAIR}moco-v3/vit-s-300ep/vit-s-300ep.pth.tar"),
         "MoCo-v3-ViT-B": _given("MoCo v3", VIT_B, f"{FAIR}moco-v3/vit-b-300ep/vit-b-300ep.pth.tar"),
@@ -98,11 +101,13 @@ def paper() -> Benchmark:
         "finetune_rsb_a2": finetune_rsb_a2(),
         "adversarial": Adversarial(),
         "corruptions": Corruptions(),
+        "segmentation": segmentation_cim(),
         "imagenet_a": imagenet_a(),
         "imagenet_r": imagenet_r(),
         "imagenet_sketch": imagenet_sketch(),
     }
     only = {
+        "segmentation": (*base, "Scratch-ViT-B"),
         "knn": tuple(vits),
         "knn_r50": tuple(resnets),
         "linear_probe": tuple(vits),

@@ -161,7 +161,7 @@ class Scorer:
     def _merged(self, image: _Image, places: Sequence[Box]) -> Iterator[Tensor]:
         height, width = image.size
         full = (image.pixels.shape[1], image.pixels.shape[2])
-        windows = [image.logits[place].split(CLASSES_AT_ONCE) for place in places]
+        windows = [torch.split(image.logits[place], CLASSES_AT_ONCE) for place in places]
         for logits in zip(*windows, strict=True):
             yield mean_logits(logits, places, full, self.test.crop)[:, :height, :width]
 

@@ -14,6 +14,7 @@ from cim_bench.models.backbone import NORM_EPS
 from cim_bench.models.formats.families import FAMILY_KEYS, Family
 from cim_bench.models.formats.normalisation import IMAGENET, Normalisation
 from cim_bench.models.positions import Interpolation
+from cim_bench.spec import FromCheckpoint
 
 LAYER_NORM_EPS = 1e-6  # of timm's transformers (models/vision_transformer.py, beit.py, eva.py)
 # Where config.json leaves layer_norm_eps out (huggingface/transformers, models/*/configuration_*.py); Dinov2's is 1e-6.
@@ -210,14 +211,21 @@ def same_method(one: str, other: str) -> bool:
     return bare[0] == bare[1]
 
 
-def check_kind(path: str, kind: str, asked: str) -> None:
+def check_kind(source: FromCheckpoint, kind: str) -> None:
     """Refuse a checkpoint of another kind than was asked for.
+
+    Args:
+        source: What was asked for.
+        kind: What the checkpoint is.
 
     Raises:
         ValueError: Naming both, and what to give.
     """
+    asked = "classifier" if source.drop_head else source.kind
     if not asked or kind == asked:
         return
+    if source.drop_head:
+        raise ValueError(f"{source.path} is a pre-trained backbone, which has no head to drop; set drop_head to False")
     words = {"backbone": "a pre-trained backbone", "classifier": "a fine-tuned classifier"}
     give = "give the checkpoint before fine-tuning" if asked == "backbone" else "fine-tune it first"
-    raise ValueError(f"{path} is {words[kind]}, {words[asked]} was asked for; {give}")
+    raise ValueError(f"{source.path} is {words[kind]}, {words[asked]} was asked for; {give}")

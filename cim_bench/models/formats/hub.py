@@ -49,7 +49,7 @@ def open_hub(source: FromCheckpoint) -> tuple[dict[str, Tensor], Meta, LoadRepor
     arch_name, tag = name.partition(".")[0], str(config.tag)
     method = METHOD_OF_TAG.get(tag, source.method or f"timm {tag}")
     _check_request(source, method, arch_name, tag)
-    check_kind(source.path, kind, source.kind)
+    check_kind(source, kind)
     evidence = "its name" + ("" if tag in METHOD_OF_TAG or not source.method else ", as told")
     weights = f"timm's weights {arch_name}.{tag}"
     net = _weights(source.path, name, f"{arch_name}.{tag}", headless=kind == "backbone")

@@ -23,7 +23,16 @@ from pathlib import Path
 from torch import Tensor
 
 from cim_bench.data.classes import imagenet_wnids
-from cim_bench.models.checkpoint import META, PRETEXT, WEIGHTS, Checkpoint, Meta, load_checkpoint, read_meta
+from cim_bench.models.checkpoint import (
+    META,
+    PRETEXT,
+    WEIGHTS,
+    Checkpoint,
+    Meta,
+    content_hash,
+    load_checkpoint,
+    read_meta,
+)
 from cim_bench.models.formats.candidates import fits_by_keys
 from cim_bench.models.formats.catalogue.formats import formats_to_try
 from cim_bench.models.formats.fit import fit
@@ -39,6 +48,7 @@ from cim_bench.models.positions import Interpolation
 from cim_bench.spec import FromCheckpoint
 
 HUB_PREFIX = "timm:"
+HEADS = ("head.", "head_dist.", "fc.")  # begin the names of classification layers in timm's ViTs and ResNets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +97,7 @@ def open_checkpoint(source: FromCheckpoint) -> tuple[Checkpoint, LoadReport]:
     else:
         file = read_weights_file(path, allow_pickle=source.allow_pickle)
         found = identify(file, formats_to_try(source.format), method=source.method, part=part)
-        check_kind(source.path, found.format.kind, source.kind)
+        check_kind(source, found.format.kind)
         prefix = f"{path} was recognised as {found.format.name}, but"
         with _beginning(prefix):
             opened = _public(file, found, source)
@@ -105,9 +115,17 @@ def open_checkpoint(source: FromCheckpoint) -> tuple[Checkpoint, LoadReport]:
         published = f"published k-NN and linear figures are at {opened.published_size}"
         note = f"evaluated at {size} pixels, {published}: give --image-size {opened.published_size} to compare"
         notes = (*notes, note)
-    return fitted.checkpoint, replace(
+    checkpoint = drop_head(fitted.checkpoint) if source.drop_head else fitted.checkpoint
+    return checkpoint, replace(
         opened.report, matched=fitted.matched, resampled=fitted.resampled, missing=fitted.missing, notes=notes
     )
+
+
+def drop_head(checkpoint: Checkpoint) -> Checkpoint:
+    """The backbone of a classifier, with its pooling and the norm that belongs to it."""
+    state = {name: value for name, value in checkpoint.state.items() if not name.startswith(HEADS)}
+    meta = replace(checkpoint.meta, kind="backbone", classes=(), hash=content_hash(state))
+    return Checkpoint(state=state, meta=meta)
 
 
 def checkpoint_kind(source: FromCheckpoint) -> str:
@@ -116,6 +134,8 @@ def checkpoint_kind(source: FromCheckpoint) -> str:
     Raises:
         ValueError: If the file can be read but not recognised.
     """
+    if source.drop_head:
+        return "backbone"
     if source.path.startswith(HUB_PREFIX):
         return hub_kind(source.path)
     path, part = _file_and_part(source.path)
@@ -176,7 +196,7 @@ def _own(path: Path, part: str, source: FromCheckpoint, prefix: str) -> Opened:
     _refuse_part(path, part)
     checkpoint = load_checkpoint(path)
     meta = checkpoint.meta
-    check_kind(source.path, meta.kind, source.kind)
+    check_kind(source, meta.kind)
     if source.method and not same_method(source.method, meta.method):
         raise ValueError(f"{source.path} was trained by {meta.method}, {source.method} was asked for")
     asked = parse_arch(source.arch)

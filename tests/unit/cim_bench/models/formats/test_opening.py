@@ -513,3 +513,39 @@ class TestHub:
         assert "is a pre-trained backbone, a fine-tuned classifier was asked for; fine-tune it first" in message(
             FromCheckpoint(path="timm:vit_base_patch16_224.mae", kind="classifier")
         )
+
+
+class TestDropHead:
+    """The backbone of a classifier, as rows of supervised training take it."""
+
+    def source(self, folder: Path, **changes: Any) -> FromCheckpoint:
+        torch.manual_seed(0)
+        self.net = timm.create_model("deit_tiny_patch16_224").eval()
+        torch.save({"model": self.net.state_dict()}, folder / "deit.pth")
+        asked = {"arch": "deit_tiny_patch16_224", "method": "Supervised", "normalisation": "imagenet", **changes}
+        return FromCheckpoint(path=str(folder / "deit.pth"), **asked)
+
+    def test_it_is_a_backbone_with_the_classifiers_features(self, tmp_path: Path) -> None:
+        source = self.source(tmp_path, drop_head=True)
+        checkpoint, _ = open_checkpoint(source)
+        assert (checkpoint.meta.kind, checkpoint.meta.classes, checkpoint_kind(source)) == ("backbone", (), "backbone")
+        model, images = load_backbone(checkpoint, what="x"), torch.rand(1, 3, 224, 224)
+        with torch.no_grad():
+            expected = self.net.forward_features(model.normalize(images))
+            assert model.feature(images, "cls").equal(expected[:, 0])
+
+    def test_weights_with_and_without_head_are_two_identities(self, tmp_path: Path) -> None:
+        with_head, _ = open_checkpoint(self.source(tmp_path))
+        without, _ = open_checkpoint(self.source(tmp_path, drop_head=True))
+        assert with_head.meta.identity != without.meta.identity
+
+    def test_a_backbone_has_none(self, tmp_path: Path) -> None:
+        net = timm.create_model("deit_tiny_patch16_224", num_classes=0)
+        torch.save({"model": net.state_dict()}, tmp_path / "deit.pth")
+        source = FromCheckpoint(path=str(tmp_path / "deit.pth"), arch="deit_tiny_patch16_224", method="Supervised",
+                                drop_head=True)  # fmt: skip
+        assert "has no head to drop; set drop_head to False" in message(source)
+
+    def test_asking_for_a_classifier_as_well_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="of which no head would be left"):
+            FromCheckpoint(path="x", kind="classifier", drop_head=True)
