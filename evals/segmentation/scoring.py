@@ -108,6 +108,13 @@ class Scorer:
         ways = [f"slide-{stride}" for stride in self.test.strides] + [WHOLE] * self.test.whole
         return [{"window": way} for way in ways]
 
+    def ways(self, index: int, pixels: Tensor, mask: Tensor) -> Iterator[Tensor]:
+        """Logits (classes, h, w) of one resized image (3, h, w), in the order of `facets`."""
+        image = self._open(index, pixels, mask)
+        for first in range(0, len(image.places), WINDOWS_AT_ONCE):
+            self._compute([(image, place) for place in image.places[first : first + WINDOWS_AT_ONCE]])
+        yield from self._ways(image)
+
     def _open(self, index: int, pixels: Tensor, mask: Tensor) -> _Image:
         size = (pixels.shape[1], pixels.shape[2])
         crop = self.test.crop

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from cim_bench.engine.fit import clear_resume, fit
 from cim_bench.engine.log import read_log
 from cim_bench.engine.optimizers import check_optimizer
 from cim_bench.evals.classifier import body
+from cim_bench.evals.segmentation import detectron2_engine
 from cim_bench.evals.segmentation.measure import measurements
 from cim_bench.evals.segmentation.network import AUXILIARY_MAP, UPerNet, add_relative_bias
 from cim_bench.evals.segmentation.samples import SegmentationSamples
@@ -33,7 +35,7 @@ from cim_bench.models.backbone import Backbone, triple
 from cim_bench.models.sizing import at_size, patch_size
 from cim_bench.records.confusions import class_sums, miou
 from cim_bench.records.measurement import Measurement
-from cim_bench.spec import Data, IterationTraining, SlidingTest, chosen_data
+from cim_bench.spec import Data, IterationTraining, Machine, SlidingTest, chosen_data
 
 FourBlocks = tuple[NotNegative, NotNegative, NotNegative, NotNegative]
 Ratio = Annotated[float, Interval(gt=0, le=8)]
@@ -42,6 +44,30 @@ ADE20K = Data(name="ade20k", root="data/ADEChallengeData2016")
 # and repeats by others, lie within a few points of each other there.
 FAR_BELOW = 0.8
 ADE20K_VALIDATION = RELEASES["ADE20K", "val"].images[0]
+
+
+class Engine(NamedTuple):
+    """What trains and scores.
+
+    Attributes:
+        check: Refuses a schedule and machine that it cannot do.
+        fit: As `cim_bench.engine.fit.fit`.
+        score: As `cim_bench.evals.segmentation.scoring.score`.
+        clear: Removes what a training kept to go on from, in the job's folder.
+    """
+
+    check: Callable[[IterationTraining, Machine], None]
+    fit: Callable[..., dict[str, float]]
+    score: Callable[..., Scored]
+    clear: Callable[[Path], None]
+
+
+ENGINES = {
+    "own": Engine(lambda _training, _machine: None, fit, score, clear_resume),
+    "detectron2": Engine(
+        detectron2_engine.check, detectron2_engine.fit, detectron2_engine.score, detectron2_engine.clear
+    ),
+}
 
 
 def mae_training() -> IterationTraining:
@@ -76,6 +102,8 @@ class SegmentationUPerNet(Evaluator):
             means to exempt them, and its names never match (``backbone.`` begins them).
         loss_pixels: Mean of the loss over ``all`` pixels, where ignored ones count as 0 (mmseg), or over ``labelled``.
         auxiliary_weight: Of the auxiliary head's loss.
+        engine: ``own``, or ``detectron2``, whose machinery then trains and scores the same network with the same draws,
+            in one process (`cim_bench.evals.segmentation.detectron2_engine`).
         published_curve: mIoU in percent of a published training on ADE20K at each of the training's validations; a run
             that is far below its first point says so at once. A curve of another length is not compared with.
     """
@@ -96,6 +124,7 @@ class SegmentationUPerNet(Evaluator):
     decay_positions: bool = True
     loss_pixels: Literal["all", "labelled"] = "all"
     auxiliary_weight: Annotated[float, Ge(0)] = 0.4
+    engine: Literal["own", "detectron2"] = "own"
     published_curve: tuple[Annotated[float, Interval(ge=0, le=100)], ...] = ()
 
     def __post_init__(self) -> None:
@@ -115,9 +144,11 @@ class SegmentationUPerNet(Evaluator):
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """mIoU and the other measures of the last iteration, for each way of testing."""
         train, val = (SegmentationSet(*pair) for pair in self.reads(ctx.data))
-        engine = make_accelerator(ctx.machine)
-        device = engine.device
-        check_pass(self.training.effective_batch // engine.num_processes, ctx.machine.micro_batch)
+        engine = ENGINES[self.engine]
+        engine.check(self.training, ctx.machine)
+        accelerator = make_accelerator(ctx.machine)
+        device = accelerator.device
+        check_pass(self.training.effective_batch // accelerator.num_processes, ctx.machine.micro_batch)
         seed_all(ctx.seed, "head")
         network = self.network(model, len(train.classes)).to(device)
         if device.type == "cuda":
@@ -125,7 +156,7 @@ class SegmentationUPerNet(Evaluator):
         last_scored: list[Scored] = []
 
         def score_now() -> Scored:
-            return score(
+            return engine.score(
                 network.eval(),
                 val,
                 self.test,
@@ -143,7 +174,7 @@ class SegmentationUPerNet(Evaluator):
                 say(sentence)
             return {"miou": reached}
 
-        last_epoch = fit(
+        last_epoch = engine.fit(
             SegmentationModel(network, self),
             SegmentationSamples(train, self.transform(model), ctx.seed),
             self.groups(network),
@@ -158,7 +189,7 @@ class SegmentationUPerNet(Evaluator):
         ctx.warnings.extend(self._warnings(network, round(last_epoch["images_a_pass"]), ctx, val))
         alone = make_accelerator(ctx.machine).num_processes == 1  # of several, each had BatchNorm statistics of its own
         yield from measurements(ctx, val, last_scored[0] if alone and last_scored else score_now())
-        clear_resume(ctx.folder)
+        engine.clear(ctx.folder)
 
     def network(self, model: Backbone, classes: int) -> UPerNet:
         """The backbone at the crop's size under fresh heads.
