@@ -34,7 +34,7 @@ from cim_bench.models.sizing import at_size
 from cim_bench.records.confusions import Cells, class_sums, miou, to_cells
 from cim_bench.records.measurement import Measurement
 from cim_bench.records.predictions import is_shown
-from cim_bench.spec import Data
+from cim_bench.spec import Data, chosen_data
 
 CHOICE = "choice.json"
 UNLABELLED = "(unlabelled)"  # no name of a class list that we know
@@ -67,15 +67,16 @@ class SegmentationKNN(FeatureEvaluator):
     unlabelled: Literal["class", "patch"] = "class"
 
     def reads(self, data: Data) -> tuple[tuple[Data, str], ...]:
-        """Its own set's splits."""
-        return ((self.data, self.data.train_split), (self.data, self.data.val_split))
+        """Both splits of its set."""
+        own = chosen_data(self.data, data)
+        return ((own, own.train_split), (own, own.val_split))
 
     def sets(self, ctx: Context) -> Mapping[str, SquashedMasks]:
         """Both splits, their masks squashed."""
         added = (UNLABELLED,) if self.unlabelled == "class" else ()
         return {
             name: SquashedMasks(images, self.size, added)
-            for name, images in zip(("train", "val"), open_splits(self.data), strict=True)
+            for name, images in zip(("train", "val"), open_splits(chosen_data(self.data, ctx.data)), strict=True)
         }
 
     def transform(self, model: Backbone) -> Squash:

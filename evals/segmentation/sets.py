@@ -15,14 +15,14 @@ from cim_bench.data.segmentation import SegmentationSet
 from cim_bench.data.transforms import to_uint8
 from cim_bench.spec import Data
 
-ADE20K = Data(name="ade20k", root="data/ADEChallengeData2016", train_split="training", val_split="validation")
+ADE20K = Data(name="ade20k", root="data/ADEChallengeData2016")
 
 
 def open_splits(data: Data) -> tuple[SegmentationSet, SegmentationSet]:
     """The split that may be learned from, and the one that is scored.
 
     Raises:
-        ValueError: If one cannot be opened, if their classes differ, or if they are the same images.
+        ValueError: If one cannot be opened, or if they are the same images.
     """
     train, val = (SegmentationSet(data, split) for split in (data.train_split, data.val_split))
     if share_images(train, val):
