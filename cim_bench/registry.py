@@ -27,6 +27,7 @@ EVALUATORS: Mapping[str, str] = {
     "corruptions": "cim_bench.evals.corruptions.protocol:Corruptions",
     "finetune": "cim_bench.evals.finetune:Finetune",
     "knn": "cim_bench.evals.knn:KNN",
+    "segmentation_knn": "cim_bench.evals.segmentation.knn:SegmentationKNN",
     "linear_probe": "cim_bench.evals.linear_probe:LinearProbe",
     "robustbench": "cim_bench.evals.robustbench.protocol:RobustBench",
     "segmentation_upernet": "cim_bench.evals.segmentation.upernet:SegmentationUPerNet",

@@ -110,8 +110,15 @@ class ImageSet(Dataset[Image.Image]):
 class Placed(Protocol):
     """A set of images that lie somewhere."""
 
-    place: Path | None
-    split: str
+    @property
+    def place(self) -> Path | None:
+        """Its folder or file; ``None`` where a library keeps it."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Its name among the splits."""
+        ...
 
     def __len__(self) -> int: ...
     @property

@@ -97,7 +97,8 @@ class Backbone(nn.Module):
             ValueError: If it has neither.
         """
         blocks = getattr(self.net, "blocks", None)
-        if not hasattr(self.net, "forward_intermediates") or (blocks is None and not hasattr(self.net, "layer4")):
+        known = hasattr(self.net, "layer4" if blocks is None else "patch_embed")  # MobileNets have other blocks
+        if not known or not hasattr(self.net, "forward_intermediates"):
             raise ValueError(f"{self.arch.name} has no maps of patch tokens; give a ViT or a ResNet")
         return 4 if blocks is None else len(blocks)
 

@@ -30,6 +30,7 @@ from cim_bench.evals.segmentation.measure import measurements
 from cim_bench.evals.segmentation.network import AUXILIARY_MAP, UPerNet, add_relative_bias
 from cim_bench.evals.segmentation.samples import SegmentationSamples
 from cim_bench.evals.segmentation.scoring import Scored, score
+from cim_bench.evals.segmentation.sets import ADE20K, open_splits
 from cim_bench.evals.segmentation.transforms import SegmentationTrain
 from cim_bench.models.backbone import Backbone, triple
 from cim_bench.models.sizing import at_size, patch_size
@@ -39,7 +40,6 @@ from cim_bench.spec import Data, IterationTraining, Machine, SlidingTest, chosen
 
 FourBlocks = tuple[NotNegative, NotNegative, NotNegative, NotNegative]
 Ratio = Annotated[float, Interval(gt=0, le=8)]
-ADE20K = Data(name="ade20k", root="data/ADEChallengeData2016")
 # A first validation below this share of the published curve's first point is far below it: BEiT's and MAE's own runs,
 # and repeats by others, lie within a few points of each other there.
 FAR_BELOW = 0.8
@@ -143,7 +143,7 @@ class SegmentationUPerNet(Evaluator):
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
         """mIoU and the other measures of the last iteration, for each way of testing."""
-        train, val = (SegmentationSet(*pair) for pair in self.reads(ctx.data))
+        train, val = open_splits(chosen_data(self.data, ctx.data))
         engine = ENGINES[self.engine]
         engine.check(self.training, ctx.machine)
         accelerator = make_accelerator(ctx.machine)

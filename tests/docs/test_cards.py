@@ -148,6 +148,18 @@ def simmim() -> list[str]:
     ]
 
 
+def segmentation_knn() -> list[str]:
+    own = of("segmentation_knn")
+    rest = round(100 * (1 - own.tuning))
+    return [
+        f"squashed to {own.size} × {own.size} whatever their shape",
+        f"k of {', '.join(map(str, own.k))} and distance of {' and '.join(own.distances).replace(' and ', ', ')}",
+        f"the highest mIoU on {round(100 * own.tuning)} % of the training images",
+        f"over the patches of the {rest} % below",
+        f"{own.size} × {own.size}, with a bank of all training images",
+    ]
+
+
 def segmentation_upernet() -> list[str]:
     own, mmseg, beit = of("segmentation_upernet"), of("segmentation_mae_mmseg"), of("segmentation_beit")
     training, test = own.training, own.test
@@ -169,6 +181,7 @@ def segmentation_upernet() -> list[str]:
 PROTOCOLS = [(f"protocols/{card.__name__}.md", card) for card in (knn, linear_probe, adversarial, corruptions, shifts)]
 PROTOCOLS += [("protocols/robustbench.md", robustbench), ("protocols/finetune.md", finetune)]
 PROTOCOLS += [("protocols/segmentation_upernet.md", segmentation_upernet)]
+PROTOCOLS += [("protocols/segmentation_knn.md", segmentation_knn)]
 CARDS = [*PROTOCOLS, ("protocols/finetune.md", rsb), *((f"pretexts/{c.__name__}.md", c) for c in (cim, mae, simmim))]
 
 

@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "knn": {"k": (1, 5)},
     "linear_probe": {"training": LARS},
     "finetune": {"training": SHORT},
+    "segmentation_knn": {"size": 32, "k": (1, 3)},
     "segmentation_upernet": {
         "training": IterationTraining(iterations=2, effective_batch=4, lr=1e-3, validations=1),
         "test": SlidingTest(scale=(64, 48), crop=32, strides=(24,)),

@@ -84,12 +84,13 @@ SIMPLE: dict[Any, Callable[[str, Any], list[Any]]] = {
 
 
 def _other_tuples(name: str, value: Any, args: tuple[Any, ...]) -> list[Any]:
-    """With another element at one place, or one more."""
+    """With another element at one place, one more, or the first alone."""
     kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
     places = [(place, new) for place, kind in enumerate(kinds) for new in others(name, value[place], kind)]
     changed = [(*value[:place], new, *value[place + 1 :]) for place, new in places]
     longer = [(*value, new) for new in others(name, None, args[0])] if args[-1] is Ellipsis else []
-    return [*longer, *changed] if args[0] is str else [*changed, *longer]
+    shorter = [value[:1]] if args[-1] is Ellipsis and len(value) > 1 else []
+    return [*longer, *changed] if args[0] is str else [*changed, *longer, *shorter]
 
 
 def leaves(value: Any, *, skip: tuple[str, ...] = ()) -> dict[str, list[Maker]]:
