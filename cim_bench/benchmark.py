@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import MinLen
 
-from cim_bench.common.ranges import Seed, Settings
+from cim_bench.common.ranges import NotNegative, Seed, Settings
 from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.contracts.executor import Executor
 from cim_bench.contracts.pretext import Pretext
@@ -40,10 +40,19 @@ class Pretraining(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomInit(Settings):
-    """A subject without pre-training: timm's initialisation, or the one that `pretext` starts from."""
+    """A subject without pre-training: timm's initialisation, or the one that `pretext` starts from.
+
+    Attributes:
+        arch: Its network.
+        pretext: Whose initialisation it has; ``None`` for timm's.
+        calibrate: Most images of the benchmark's training split from which BatchNorm takes its statistics, without
+            labels or gradients; 0 for those of a fresh network, 0 and 1. A frozen pre-trained network has statistics of
+            images, so the random one that it is compared with needs them too; one that is fine-tuned learns its own.
+    """
 
     arch: Arch
     pretext: Pretext | None = None
+    calibrate: NotNegative = 0
 
 
 @dataclass(frozen=True, kw_only=True)

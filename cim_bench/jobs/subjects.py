@@ -7,15 +7,17 @@ from pathlib import Path
 
 from cim_bench.benchmark import Benchmark, Pretraining, RandomInit
 from cim_bench.common.files import safe_name
+from cim_bench.common.hashing import stable_hash
 from cim_bench.common.seeds import seed_all
 from cim_bench.data.images import ImageSet
+from cim_bench.jobs.calibration import calibrate
 from cim_bench.jobs.identity import pretraining_key, subject_info
 from cim_bench.models.backbone import create_net, load_backbone
 from cim_bench.models.checkpoint import META, Checkpoint, Meta, content_hash, load_checkpoint, read_meta
 from cim_bench.models.formats.opening import open_checkpoint
 from cim_bench.models.inspection.randomness import examine
 from cim_bench.records.record import SubjectInfo
-from cim_bench.spec import OF_BENCHMARK, FromCheckpoint, settings
+from cim_bench.spec import OF_BENCHMARK, Data, FromCheckpoint, settings
 
 CHECKPOINT = "checkpoint"  # folder of a pre-training's result, below the job's own
 
@@ -51,8 +53,11 @@ class Subjects:
     def meta(self, subject: str) -> Meta:
         """Identity of the subject's weights; those of a pre-training must be there already."""
         if subject not in self._metas:
-            if isinstance(self.benchmark.subjects[subject], Pretraining):
+            source = self.benchmark.subjects[subject]
+            if isinstance(source, Pretraining):
                 self._metas[subject] = read_meta(self.pretraining(subject)[1] / CHECKPOINT)
+            elif isinstance(source, RandomInit):  # without the images that its statistics may need
+                self._metas[subject] = random_start(source, self.benchmark.seed, self.benchmark.data).meta
             else:
                 self._metas[subject] = self.checkpoint(subject).meta
         return self._metas[subject]
@@ -66,7 +71,7 @@ class Subjects:
             elif isinstance(source, FromCheckpoint):
                 found, _ = open_checkpoint(source)
             else:
-                found = random_checkpoint(source, self.benchmark.seed)
+                found = random_checkpoint(source, self.benchmark.seed, self.benchmark.data)
             self._last = subject, found
         return self._last[1]
 
@@ -112,13 +117,40 @@ def is_trained(folder: Path, key: str) -> bool:
     return True
 
 
-def random_checkpoint(source: RandomInit, seed: int) -> Checkpoint:
-    """Freshly initialised weights as a checkpoint."""
+def random_checkpoint(source: RandomInit, seed: int, data: Data | None = None) -> Checkpoint:
+    """Freshly initialised weights as a checkpoint, with BatchNorm's statistics of images if `source` asks for them.
+
+    Args:
+        source: What to initialise.
+        seed: Of the weights.
+        data: Whose training split gives the statistics.
+
+    Raises:
+        ValueError: If statistics are asked for and the network has no BatchNorm.
+    """
+    start = random_start(source, seed, data)
+    if not source.calibrate:
+        return start
+    assert data is not None
+    state = calibrate(source.arch, start.state, ImageSet(data, data.train_split), source.calibrate)
+    return Checkpoint(state=state, meta=start.meta)
+
+
+def random_start(source: RandomInit, seed: int, data: Data | None = None) -> Checkpoint:
+    """`random_checkpoint` with a fresh network's statistics, and the identity that it has with those of images.
+
+    That rests on the fresh weights, the number of images and their fingerprint: sums over images differ in their last
+    digits from one machine to the next, and a job's key must not.
+    """
     seed_all(seed, "weights")
     if source.pretext is None:
         state = create_net(source.arch, num_classes=0).state_dict()
     else:
         state = source.pretext.build(source.arch).backbone_state("online")
+    found = content_hash(state)
+    if source.calibrate:
+        assert data is not None
+        found = stable_hash([found, "calibrate", source.calibrate, ImageSet(data, data.train_split).fingerprint])
     meta = Meta(
         kind="backbone",
         method="random",
@@ -126,6 +158,7 @@ def random_checkpoint(source: RandomInit, seed: int) -> Checkpoint:
         epochs=None,
         seed=seed,
         recipe=settings(source),
-        hash=content_hash(state),
+        passed={"calibrate": source.calibrate} if source.calibrate else {},
+        hash=found,
     )
     return Checkpoint(state=state, meta=meta)

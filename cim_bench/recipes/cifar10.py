@@ -9,7 +9,7 @@ from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.evals.adversarial import Adversarial
 from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.finetune import Finetune
-from cim_bench.recipes.small import ONLY, RESNETS, VITS, linear, probes, subjects, training
+from cim_bench.recipes.small import ONLY, RESNETS, TUNED, VITS, linear, probes, subjects, training
 from cim_bench.spec import Data, Machine, Training
 
 
@@ -42,7 +42,12 @@ def cifar10() -> Benchmark:
         name="cifar10",
         subjects=subjects(machine, image_size=32, vits=budget, resnets=budget),
         evaluators=evaluators,
-        only={**ONLY, "finetune": VITS, "finetune_resnet": RESNETS},
+        only={
+            **ONLY,
+            "finetune": VITS,
+            "finetune_resnet": RESNETS,
+            **dict.fromkeys(("adversarial", "corruptions"), TUNED),
+        },
         data=data,
         machine=machine,
     )

@@ -8,7 +8,7 @@ from cim_bench.evals.adversarial import Adversarial
 from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.finetune import Finetune
 from cim_bench.evals.shifts import Shift
-from cim_bench.recipes.small import ONLY, RESNETS, VITS, linear, probes, subjects, training
+from cim_bench.recipes.small import ONLY, RESNETS, TUNED, VITS, linear, probes, subjects, training
 from cim_bench.spec import Data, Machine, Training
 
 PHOTOS = Data(name="photos", root="photos")
@@ -40,7 +40,12 @@ def demo() -> Benchmark:
             resnets=training(epochs=3, warmup_epochs=1),
         ),
         evaluators=evaluators,
-        only={**ONLY, "finetune": VITS, "finetune_resnet": RESNETS},
+        only={
+            **ONLY,
+            "finetune": VITS,
+            "finetune_resnet": RESNETS,
+            **dict.fromkeys(("adversarial", "corruptions", "photos_a", "photos_r", "photos_sketch"), TUNED),
+        },
         data=PHOTOS,
         machine=machine,
     )

@@ -15,8 +15,10 @@ from cim_bench.pretrain.simmim import SimMIM
 from cim_bench.spec import OF_BENCHMARK, Arch, FromCheckpoint, Machine, Training
 
 Options = dict[str, int | float | str | tuple[int, ...]]
-VITS, RESNETS = ("*-ViT",), ("*-ResNet",)
-ONLY = {"knn": VITS, "knn_resnet": RESNETS, "linear_probe": VITS, "linear_probe_resnet": RESNETS}
+VITS, RESNETS = ("*-ViT",), ("Scratch-ResNet", "SimMIM-ResNet", "CIM-ResNet")
+TUNED = (*VITS, *RESNETS)
+FROZEN = ("Random-ResNet", *RESNETS[1:])  # a random ResNet gives features with statistics of images
+ONLY = {"knn": VITS, "knn_resnet": FROZEN, "linear_probe": VITS, "linear_probe_resnet": FROZEN}
 
 
 def vit(image_size: int) -> Arch:
@@ -50,8 +52,8 @@ def cim(image_size: int) -> CIM:
 def plain_cim(image_size: int) -> CIM:
     """The same with exemplars upright and in their own colours.
 
-    With the published changes a ViT trained this briefly learns only where exemplars tend to lie
-    (docs/results/cifar10.md); a ResNet learns with them (docs/pretexts/cim_resnet.md).
+    With the published changes a network trained this briefly learns only where exemplars tend to lie
+    (docs/pretexts/cim.md), the ResNet too (docs/pretexts/cim_resnet.md).
     """
     return replace(cim(image_size), max_degrees=0, photometric=False)
 
@@ -82,7 +84,10 @@ def training(epochs: int, warmup_epochs: float) -> Training:
 def subjects(
     machine: Machine, *, image_size: int, vits: Training, resnets: Training
 ) -> dict[str, Pretraining | FromCheckpoint | RandomInit]:
-    """Scratch, SimMIM, MAE and CIM on the ViT; Scratch, SimMIM and CIM on the ResNet."""
+    """Scratch, SimMIM, MAE and CIM on the ViT; Scratch, Random, SimMIM and CIM on the ResNet.
+
+    Scratch-ResNet is what fine-tuning starts from. Random-ResNet is the same network as a frozen one is compared with.
+    """
 
     def made(arch: Arch, pretext: Pretext, schedule: Training) -> Pretraining:
         return Pretraining(pretext=pretext, arch=arch, data=OF_BENCHMARK, machine=machine, training=schedule)
@@ -95,6 +100,7 @@ def subjects(
         "MAE-ViT": made(vit(image_size), mae(), vits),
         "CIM-ViT": made(vit(image_size), plain_cim(image_size), vits),
         "Scratch-ResNet": RandomInit(arch=resnet(image_size)),
+        "Random-ResNet": RandomInit(arch=resnet(image_size), calibrate=1024),
         "SimMIM-ResNet": made(resnet(image_size), simmim(image_size), resnets),
         "CIM-ResNet": resnet_cim,
     }
