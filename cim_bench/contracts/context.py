@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cim_bench.data.images import ImageSet, share_images
-from cim_bench.data.segmentation import SegmentationSet
 from cim_bench.models.checkpoint import Meta, save_checkpoint
 from cim_bench.records.confusions import Cells, confusions_file, write_confusions
 from cim_bench.records.facets import Facets
@@ -20,6 +20,19 @@ from cim_bench.records.record import ProtocolInfo
 from cim_bench.spec import Data, Machine
 
 CLASSIFIER = "classifier"
+
+
+class MaskedImages(Protocol):
+    """What is told of a set with masks: `cim_bench.data.segmentation.SegmentationSet` is one, and views of it are."""
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+    def image_id(self, index: int) -> str:
+        """The image's name in the set."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +122,7 @@ class Context:
             write_outcomes(outcomes_file(self.folder, part), ids, labels.numpy(), answers, self.protocol, self.key)
 
     def save_confusions(
-        self, images: SegmentationSet, found: Sequence[tuple[Facets, Sequence[Cells]]], part: str = "all"
+        self, images: MaskedImages, found: Sequence[tuple[Facets, Sequence[Cells]]], part: str = "all"
     ) -> None:
         """Keep the confusion matrix of each image in ``confusions/PART.parquet``.
 
@@ -127,7 +140,7 @@ class Context:
             file = confusions_file(self.folder, part)
             write_confusions(file, ids, images.classes, found, self.protocol, self.key)
 
-    def save_prediction(self, images: SegmentationSet, index: int, predicted: Tensor) -> None:
+    def save_prediction(self, images: MaskedImages, index: int, predicted: Tensor) -> None:
         """Keep the predicted mask of an image as ``predictions/ID.png``, if it is one of the few that are kept.
 
         Whichever process has the image may call this.

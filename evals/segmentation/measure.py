@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cim_bench.contracts.context import Context
-from cim_bench.data.segmentation import SegmentationSet
+from cim_bench.contracts.context import Context, MaskedImages
 from cim_bench.records.confusions import NUMBERS, Cells, class_sums
 from cim_bench.records.facets import Facets
 from cim_bench.records.measurement import Measurement
 
 
 def measurements(
-    ctx: Context, images: SegmentationSet, found: Sequence[tuple[Facets, Sequence[Cells]]]
+    ctx: Context, images: MaskedImages, found: Sequence[tuple[Facets, Sequence[Cells]]]
 ) -> Iterator[Measurement]:
     """Keep the confusion matrices of a job, and yield the numbers of the whole set that follow from them.
 

@@ -113,7 +113,7 @@ class Scorer:
         image = self._open(index, pixels, mask)
         for first in range(0, len(image.places), WINDOWS_AT_ONCE):
             self._compute([(image, place) for place in image.places[first : first + WINDOWS_AT_ONCE]])
-        yield from self._ways(image)
+        yield from (torch.cat(list(chunks)) for chunks in self._ways(image))
 
     def _open(self, index: int, pixels: Tensor, mask: Tensor) -> _Image:
         size = (pixels.shape[1], pixels.shape[2])
