@@ -28,6 +28,7 @@ EVALUATORS: Mapping[str, str] = {
     "finetune": "cim_bench.evals.finetune:Finetune",
     "knn": "cim_bench.evals.knn:KNN",
     "segmentation_knn": "cim_bench.evals.segmentation.knn:SegmentationKNN",
+    "segmentation_linear": "cim_bench.evals.segmentation.linear:SegmentationLinear",
     "linear_probe": "cim_bench.evals.linear_probe:LinearProbe",
     "robustbench": "cim_bench.evals.robustbench.protocol:RobustBench",
     "segmentation_upernet": "cim_bench.evals.segmentation.upernet:SegmentationUPerNet",

@@ -25,6 +25,11 @@ class FeatureEvaluator(Evaluator):
     job's folder until it has its records, so that a killed run goes on from there.
     """
 
+    @property
+    def shares(self) -> bool:
+        """Whether jobs of several subjects are to be started together, for one pass: not if `sets` is empty."""
+        return True
+
     def sets(self, ctx: Context) -> Mapping[str, LabelledImages]:
         """The sets whose features are wanted, by the name under which `run` finds them; the same for all models."""
         raise NotImplementedError

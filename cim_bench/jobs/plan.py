@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from cim_bench import registry
 from cim_bench.benchmark import Benchmark, Pretraining
 from cim_bench.common.files import safe_name
-from cim_bench.contracts.evaluator import SetEvaluator
+from cim_bench.contracts.evaluator import Evaluator, SetEvaluator
 from cim_bench.contracts.executor import Job, Resources
 from cim_bench.contracts.features import FeatureEvaluator
 from cim_bench.models.formats.opening import checkpoint_kind
@@ -49,7 +49,7 @@ def make_plan(benchmark: Benchmark) -> list[Job]:
                     subject=subject,
                     evaluator=name,
                     needs=made + head,
-                    shares=name if isinstance(benchmark.evaluators[name], SetEvaluator | FeatureEvaluator) else "",
+                    shares=name if _shares(benchmark.evaluators[name]) else "",
                     resources=resources(benchmark.machine),
                 )
             )
@@ -129,6 +129,11 @@ def _finetuning(benchmark: Benchmark, subject: str, wanted_by: str) -> str:
     raise ValueError(
         f"{wanted_by} needs a fine-tuned classifier; add a finetune evaluator for {subject} to the benchmark"
     )
+
+
+def _shares(evaluator: Evaluator) -> bool:
+    """Whether its jobs share passes over images."""
+    return evaluator.shares if isinstance(evaluator, FeatureEvaluator) else isinstance(evaluator, SetEvaluator)
 
 
 def _check_names(benchmark: Benchmark) -> None:

@@ -28,7 +28,7 @@ from cim_bench.evals.metrics import confusion_matrix
 from cim_bench.evals.segmentation.measure import measurements
 from cim_bench.evals.segmentation.neighbours import Distance
 from cim_bench.evals.segmentation.patches import TOKENS, Bank, Patches
-from cim_bench.evals.segmentation.sets import ADE20K, Squash, SquashedMasks, open_splits
+from cim_bench.evals.segmentation.sets import ADE20K, PreparedMasks, Squash, open_splits
 from cim_bench.models.backbone import Backbone
 from cim_bench.models.sizing import at_size
 from cim_bench.records.confusions import Cells, class_sums, miou, to_cells
@@ -71,11 +71,11 @@ class SegmentationKNN(FeatureEvaluator):
         own = chosen_data(self.data, data)
         return ((own, own.train_split), (own, own.val_split))
 
-    def sets(self, ctx: Context) -> Mapping[str, SquashedMasks]:
+    def sets(self, ctx: Context) -> Mapping[str, PreparedMasks]:
         """Both splits, their masks squashed."""
         added = (UNLABELLED,) if self.unlabelled == "class" else ()
         return {
-            name: SquashedMasks(images, self.size, added)
+            name: PreparedMasks(images, Squash(self.size), added)
             for name, images in zip(("train", "val"), open_splits(chosen_data(self.data, ctx.data)), strict=True)
         }
 
@@ -122,7 +122,7 @@ class SegmentationKNN(FeatureEvaluator):
         tuning = int(images * self.tuning)
         return sorted(order[:tuning]), sorted(order[tuning:])
 
-    def _choose(self, bank: Bank, places: Sequence[int], images: SquashedMasks, ctx: Context) -> Choice:
+    def _choose(self, bank: Bank, places: Sequence[int], images: PreparedMasks, ctx: Context) -> Choice:
         """The k and distance of the highest mIoU on some images of the bank's set; of equals, the first."""
         choices = list(itertools.product(self.k, self.distances))
         if len(choices) == 1:
@@ -146,7 +146,7 @@ class SegmentationKNN(FeatureEvaluator):
         return best
 
 
-def _score(bank: Bank, queries: Patches, choice: Choice, images: SquashedMasks, ctx: Context) -> list[Cells]:
+def _score(bank: Bank, queries: Patches, choice: Choice, images: PreparedMasks, ctx: Context) -> list[Cells]:
     """A confusion matrix an image, in the set's order, on every process."""
     own: dict[int, Cells] = {}
     for place, answers in _answers(bank, queries, range(len(images)), [choice], images, ctx):
@@ -161,7 +161,7 @@ def _score(bank: Bank, queries: Patches, choice: Choice, images: SquashedMasks, 
     return [own[place] for place in range(len(images))]
 
 
-def _checked(patches: Patches, images: SquashedMasks) -> Patches:
+def _checked(patches: Patches, images: PreparedMasks) -> Patches:
     """Patches whose tokens are finite; float16 holds numbers up to 65,504."""
     for chunk in patches.chunks(range(len(patches.tokens)), TOKENS):
         check_finite(torch.from_numpy(patches.tokens[list(chunk)]), images.take(chunk), "patch tokens")
@@ -169,19 +169,19 @@ def _checked(patches: Patches, images: SquashedMasks) -> Patches:
 
 
 def _answers(
-    bank: Bank, queries: Patches, places: Sequence[int], choices: Sequence[Choice], images: SquashedMasks, ctx: Context
+    bank: Bank, queries: Patches, places: Sequence[int], choices: Sequence[Choice], images: PreparedMasks, ctx: Context
 ) -> Iterator[tuple[int, dict[Choice, Tensor]]]:
     """Places of this process's images, and what each choice predicts of them: (S, S) uint8 classes."""
     engine = make_accelerator(ctx.machine)
     own = places[engine.process_index :: engine.num_processes]
     ks, distances = (tuple(dict.fromkeys(values)) for values in zip(*choices, strict=True))
-    unlabelled = len(images.classes) - 1  # the last: `SquashedMasks.added`
+    unlabelled = len(images.classes) - 1  # the last: `PreparedMasks.added`
     with Meter(f"{images.name}/{images.split} neighbours", len(own), show=engine.is_main_process) as meter:
         for place, found in bank.predict(queries, own, ks, distances):
             yield place, {choice: torch.where(labels == 0, unlabelled, labels - 1) for choice, labels in found.items()}
             meter.step()
 
 
-def _cells(queries: Patches, place: int, predicted: Tensor, images: SquashedMasks) -> Cells:
+def _cells(queries: Patches, place: int, predicted: Tensor, images: PreparedMasks) -> Cells:
     truth = torch.from_numpy(np.array(queries.labels[place]))
     return to_cells(confusion_matrix(truth, predicted, len(images.classes)).numpy())

@@ -30,7 +30,7 @@ from cim_bench.evals.segmentation.measure import measurements
 from cim_bench.evals.segmentation.network import AUXILIARY_MAP, UPerNet, add_relative_bias
 from cim_bench.evals.segmentation.samples import SegmentationSamples
 from cim_bench.evals.segmentation.scoring import Scored, score
-from cim_bench.evals.segmentation.sets import ADE20K, open_splits
+from cim_bench.evals.segmentation.sets import ADE20K, SizeRatio, open_splits
 from cim_bench.evals.segmentation.transforms import SegmentationTrain
 from cim_bench.models.backbone import Backbone, triple
 from cim_bench.models.sizing import at_size, patch_size
@@ -39,7 +39,6 @@ from cim_bench.records.measurement import Measurement
 from cim_bench.spec import Data, IterationTraining, Machine, SlidingTest, chosen_data
 
 FourBlocks = tuple[NotNegative, NotNegative, NotNegative, NotNegative]
-Ratio = Annotated[float, Interval(gt=0, le=8)]
 # A first validation below this share of the published curve's first point is far below it: BEiT's and MAE's own runs,
 # and repeats by others, lie within a few points of each other there.
 FAR_BELOW = 0.8
@@ -115,7 +114,7 @@ class SegmentationUPerNet(Evaluator):
     data: Data = ADE20K
     training: IterationTraining = field(default_factory=mae_training)
     test: SlidingTest = field(default_factory=SlidingTest)
-    ratios: Annotated[tuple[Ratio, Ratio], Ascending()] = (0.5, 2.0)
+    ratios: Annotated[tuple[SizeRatio, SizeRatio], Ascending()] = (0.5, 2.0)
     blocks: Annotated[FourBlocks, Ascending(), Distinct()] = (3, 5, 7, 11)
     channels: Positive = 768
     drop_path: Rate = 0.1

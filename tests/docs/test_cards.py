@@ -160,6 +160,19 @@ def segmentation_knn() -> list[str]:
     ]
 
 
+def segmentation_linear() -> list[str]:
+    own = of("segmentation_linear")
+    training, test = own.training, own.test
+    return [
+        f"{training.iterations:,} steps of {training.effective_batch} images; AdamW (0.9, 0.999), rate "
+        f"{short(training.lr)}, weight decay {short(training.weight_decay)} on all of the head; linear warm-up over "
+        f"{training.warmup_iterations:,} steps, then a line to 0",
+        f"short side {test.scale[1]} times {own.ratios[0]} to {own.ratios[1]:.0f}",
+        f"crop {test.crop} in which",
+        f"windows of {test.crop}, {test.strides[0]} pixels apart",
+    ]
+
+
 def segmentation_upernet() -> list[str]:
     own, mmseg, beit = of("segmentation_upernet"), of("segmentation_mae_mmseg"), of("segmentation_beit")
     training, test = own.training, own.test
@@ -182,6 +195,7 @@ PROTOCOLS = [(f"protocols/{card.__name__}.md", card) for card in (knn, linear_pr
 PROTOCOLS += [("protocols/robustbench.md", robustbench), ("protocols/finetune.md", finetune)]
 PROTOCOLS += [("protocols/segmentation_upernet.md", segmentation_upernet)]
 PROTOCOLS += [("protocols/segmentation_knn.md", segmentation_knn)]
+PROTOCOLS += [("protocols/segmentation_linear.md", segmentation_linear)]
 CARDS = [*PROTOCOLS, ("protocols/finetune.md", rsb), *((f"pretexts/{c.__name__}.md", c) for c in (cim, mae, simmim))]
 
 

@@ -37,6 +37,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "linear_probe": {"training": LARS},
     "finetune": {"training": SHORT},
     "segmentation_knn": {"size": 32, "k": (1, 3)},
+    "segmentation_linear": {
+        "training": IterationTraining(iterations=2, effective_batch=4, lr=1e-3, validations=1),
+        "test": SlidingTest(scale=(64, 48), crop=32, strides=(24,)),
+    },
     "segmentation_upernet": {
         "training": IterationTraining(iterations=2, effective_batch=4, lr=1e-3, validations=1),
         "test": SlidingTest(scale=(64, 48), crop=32, strides=(24,)),

@@ -131,6 +131,7 @@ def build(makers: list[Maker]) -> Any:
 FIXED = {  # settings that may have no other value there: they would have no effect
     "linear_probe": ("training.weight_decay", "training.layer_decay"),
     "pretraining": ("training.layer_decay",),
+    "segmentation_linear": ("training.layer_decay", "test.whole"),
 }
 
 
