@@ -59,7 +59,7 @@ def measure(
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds = [
-        step(model, optimizer, {"image": images, "mask": masks}, precision, device) for _ in range(options.steps)
+        step(model, optimizer, {"image": images, "mask": masks}, precision, device) for _ in range(2 + options.steps)
     ]
     memory = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else "–"
     middle = median(seconds[2:])
