@@ -77,13 +77,30 @@ def build_parser() -> argparse.ArgumentParser:
         help="a name under `tables` of `cim-bench list`; matrix puts each published figure beside the measured one "
         "(default: %(default)s)",
     )
-    visualize = add("visualize", "Draw what a checkpoint's pretext sees and predicts.")
-    visualize.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint that `pretrain` made")
-    visualize.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
+    visualize = add(
+        "visualize", "Draw what a checkpoint's pretext sees and predicts, or what segmentation jobs predict."
+    )
+    visualize.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="a checkpoint that `pretrain` made; or the folder of a job of segmentation, or of a subject with one",
+    )
+    visualize.add_argument(
+        "images",
+        type=Path,
+        nargs="*",
+        metavar="IMAGE",
+        help="image files; of segmentation, another job beside the first",
+    )
     visualize.add_argument(
         "--output", type=Path, default=Path("visualize.png"), help="the picture (default: %(default)s)"
     )
     visualize.add_argument("--seed", type=int, default=0, help="of the exemplars")
+    text = "of segmentation: folder of the images (default: where the run had them)"
+    visualize.add_argument("--root", default=None, help=text)
+    text = "of segmentation: file of class names, where the folder of the images has none"
+    visualize.add_argument("--class-list", default=None, metavar="FILE", help=text)
     compare = add("compare", "Paired tests of two subjects, from the outcome of every image.")
     compare.add_argument("a", type=Path, metavar="A", help="folder of a subject, such as runs/demo/CIM")
     compare.add_argument("b", type=Path, metavar="B", help="folder of the other, such as runs/demo/random")

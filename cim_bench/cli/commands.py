@@ -156,9 +156,19 @@ def command_selftest(options: argparse.Namespace, fields: Sequence[str]) -> int:
 
 
 def command_visualize(options: argparse.Namespace, _fields: Sequence[str]) -> int:
-    """One figure of a pretext at work."""
+    """One figure of a pretext at work, or two of what jobs of segmentation predict."""
+    from cim_bench.models.checkpoint import META
+
+    if not (options.checkpoint / META).exists():
+        from cim_bench.cli.segmentation_pictures import draw_segmentation
+
+        folders = [options.checkpoint, *options.images]
+        print(*draw_segmentation(folders, options.output, root=options.root, class_list=options.class_list), sep="\n")
+        return 0
     from cim_bench.pretrain.visualize import visualize
 
+    if not options.images:
+        raise ValueError("no image given; name image files behind the checkpoint")
     visualize(options.checkpoint, options.images, options.output, seed=options.seed)
     print(options.output)
     return 0

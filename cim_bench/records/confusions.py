@@ -181,6 +181,21 @@ def confusion_files(folder: Path) -> list[Path]:
     return sorted((folder / CONFUSIONS).glob("[!.]*.parquet"))
 
 
+def find_job(folder: Path) -> Path | None:
+    """The job's folder with confusion matrices: `folder` itself or the only one below it; ``None`` without any.
+
+    Raises:
+        ValueError: Naming those below it, if there are several.
+    """
+    if confusion_files(folder):
+        return folder
+    found = sorted({file.parent.parent for file in folder.rglob(f"{CONFUSIONS}/[!.]*.parquet")})
+    if len(found) > 1:
+        names = ", ".join(str(job.relative_to(folder)) for job in found)
+        raise ValueError(f"{folder} has {len(found)} jobs of segmentation; give the folder of one: {names}")
+    return found[0] if found else None
+
+
 def write_confusions(
     file: Path,
     ids: Sequence[str],

@@ -31,6 +31,7 @@ _CAPTION = """\
 Measured rows: value [95% bootstrap interval over images] in percent; n: images; bold: the best of one set and variant.
 mIoU is the mean over the classes that the truth or a prediction has (mmseg's), "present" over those that the truth has
 (detectron2's)."""
+_TOLD_ELSEWHERE = ("data.name", "published_curve")  # by a column; by no number
 _COLUMNS = {
     "miou": "mIoU",
     "miou_present": "mIoU, present",
@@ -92,7 +93,8 @@ def _table(title: str, own: Sequence[FlatRecord], arch: RowField, *, with_publis
 
 def _told(record: FlatRecord) -> dict[str, Any]:
     """A record with its facets and changed settings as texts, which rows differ in; its cells need not repeat them."""
-    facets, changed = record["facets"], ", ".join(f"{name}={value}" for name, value in sorted(record["passed"].items()))
+    facets, passed = record["facets"], sorted(record["passed"].items())
+    changed = ", ".join(f"{name}={value}" for name, value in passed if name not in _TOLD_ELSEWHERE)
     variant = column_name(facets, record["settings"]) if facets else ""
     return {**record, "variant": variant, "changed": changed, "passed": {}}
 
