@@ -18,6 +18,7 @@ from cim_bench.reports.stats.sums import bootstrap_of_sums
 
 matplotlib.use("Agg")
 MOST_CLASSES = 60
+FEWEST_IMAGES = 5  # with a class, for an interval of its IoU: resamples of fewer have hardly any spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class ClassIous:
     Attributes:
         title: The model's.
         values: (C,), NaN where a class neither occurs nor is predicted.
-        low: (C,) lower bounds of 95 % bootstrap intervals over images.
+        low: (C,) lower bounds of 95 % bootstrap intervals over images; NaN of a class in fewer than `FEWEST_IMAGES`.
         high: (C,) upper bounds.
         mean: mIoU and its interval.
     """
@@ -76,7 +77,10 @@ def _common(jobs: Sequence[tuple[str, Path, str]], sums: Sequence[ImageSums]) ->
 def _ious(title: str, images: Counts) -> ClassIous:
     whole = images.sum(0)
     low, high = bootstrap_of_sums(images, per_class_iou)
-    mean = (float(miou(whole)), *(float(bound) for bound in bootstrap_of_sums(images, miou)))
+    rare = (images[:, 1] > 0).sum(0) < FEWEST_IMAGES
+    low[rare] = high[rare] = np.nan
+    bounds = bootstrap_of_sums(images, miou)
+    mean = float(miou(whole)), float(bounds[0]), float(bounds[1])
     return ClassIous(title=title, values=per_class_iou(whole), low=low, high=high, mean=mean)
 
 
@@ -84,7 +88,7 @@ def _draw(models: Sequence[ClassIous], order: Sequence[int], labels: Sequence[st
     thick = 0.8 / len(models)
     figure, axis = plt.subplots(figsize=(7.5, 1.4 + 0.18 * len(order) * (1 + len(models))), layout="constrained")
     for place, model in enumerate(models):
-        values, low, high = (np.nan_to_num(100 * one[order]) for one in (model.values, model.low, model.high))
+        values, low, high = (100 * one[order] for one in (model.values, model.low, model.high))
         mean, *bounds = (100 * number for number in model.mean)
         axis.barh(
             np.arange(len(order)) + (place - (len(models) - 1) / 2) * thick,

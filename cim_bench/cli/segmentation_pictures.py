@@ -49,7 +49,10 @@ def _job(folder: Path) -> tuple[Path, Record]:
     job = find_job(folder) if folder.is_dir() else None
     record = next(read_records(job), None) if job and (job / "records.jsonl").exists() else None
     if job is None or record is None or record.measurement is None:
-        raise ValueError(f"{folder} has no finished job of segmentation; give one, such as runs/facade/CIM")
+        raise ValueError(
+            f"{folder} is no checkpoint that `cim-bench pretrain` made, and has no finished job of segmentation; "
+            "give the folder of either"
+        )
     return job, record
 
 

@@ -130,7 +130,7 @@ def _right(mask: Mask, truth: Mask) -> str:
 
 def _legend(lines: Sequence[_Line], classes: Sequence[str]) -> list[Patch]:
     """The classes that occur, those with the most pixels first, as far as there is place."""
-    colours = class_colours(len(classes)) / 255
+    colours = (_OPACITY * class_colours(len(classes)) + (1 - _OPACITY) * 128) / 255  # as over grey
     counts = np.zeros(256, np.int64)
     for line in lines:
         for mask in line.masks:

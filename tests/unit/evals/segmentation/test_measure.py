@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +43,15 @@ def context(folder: Path, *, main: bool = True) -> Context:
     )
 
 
-def camvid_masks(count: int) -> dict[str, torch.Tensor]:
+def camvid_masks(test_data: Path, count: int) -> dict[str, torch.Tensor]:
     """Masks of real street scenes: 11 classes from 0, 255 without a label."""
-    root = os.environ.get("CIM_BENCH_TEST_DATA") or pytest.skip("CIM_BENCH_TEST_DATA names no folder of data sets")
-    files = sorted(Path(root, "camvid-ade", "annotations", "validation").glob("*.png"))[:count]
+    files = sorted((test_data / "camvid-ade" / "annotations" / "validation").glob("*.png"))[:count]
     return {file.name: torch.from_numpy(np.array(Image.open(file))) - 1 for file in files}  # uint8: 0 becomes 255
 
 
 @pytest.mark.data
-def test_real_masks_against_scikit_learn(tmp_path: Path) -> None:
-    masks = camvid_masks(6)
+def test_real_masks_against_scikit_learn(test_data: Path, tmp_path: Path) -> None:
+    masks = camvid_masks(test_data, 6)
     guesses = [mask.roll(5, dims=1).clamp(max=10) for mask in masks.values()]
     found = [
         to_cells(confusion_matrix(mask, guess, 11).numpy()) for mask, guess in zip(masks.values(), guesses, strict=True)
