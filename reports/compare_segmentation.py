@@ -16,7 +16,7 @@ from cim_bench.reports.stats.sums import paired_bootstrap_of_sums
 
 METRICS = tuple(NUMBERS)
 Jobs: TypeAlias = Mapping[str, Mapping[Place, EvaluatedJob]]
-Pair: TypeAlias = tuple[EvaluatedJob, EvaluatedJob]
+JobPair: TypeAlias = tuple[EvaluatedJob, EvaluatedJob]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def compare_sums(ours: Jobs, theirs: Jobs, seed: int, footnotes: list[str], prob
 
 
 def _rows(
-    place: Place, metric: str, pair: Pair, sums: tuple[ImageSums, ImageSums], seed: int, footnotes: list[str]
+    place: Place, metric: str, pair: JobPair, sums: tuple[ImageSums, ImageSums], seed: int, footnotes: list[str]
 ) -> list[SumsRow]:
     rows = []
     for key in (key for key in pair[0].records if key in pair[1].records):
@@ -116,7 +116,7 @@ def _name(key: FacetKey, job: EvaluatedJob) -> str:
     return column_name(dict(key), job.first.protocol.settings) if key else ""
 
 
-def _aligned(place: Place, pair: Pair) -> tuple[ImageSums, ImageSums]:
+def _aligned(place: Place, pair: JobPair) -> tuple[ImageSums, ImageSums]:
     """The sums of both, of the same images and truth.
 
     Raises:

@@ -24,7 +24,7 @@ from cim_bench.common.files import write_atomic
 from cim_bench.records.facets import FacetKey, Facets, check_facets, column_name, facet_key
 from cim_bench.records.record import ProtocolInfo
 
-Counts: TypeAlias = NDArray[np.int64]
+PixelCounts: TypeAlias = NDArray[np.int64]
 Fractions: TypeAlias = NDArray[np.float64]
 
 CONFUSIONS = "confusions"
@@ -43,8 +43,8 @@ class Cells(NamedTuple):
         counts: (K,) pixels, at least 1 in each.
     """
 
-    cells: Counts
-    counts: Counts
+    cells: PixelCounts
+    counts: PixelCounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +61,12 @@ class Confusions:
     classes: tuple[str, ...]
     found: Mapping[FacetKey, Sequence[Cells]]
 
-    def sums(self, facets: Facets) -> Counts:
+    def sums(self, facets: Facets) -> PixelCounts:
         """`class_sums` of what was found under these facets: (N, 3, C)."""
         return class_sums(self.found[facet_key(facets)], len(self.classes))
 
 
-def to_cells(matrix: Counts) -> Cells:
+def to_cells(matrix: PixelCounts) -> Cells:
     """A confusion matrix without its zeros.
 
     Args:
@@ -77,7 +77,7 @@ def to_cells(matrix: Counts) -> Cells:
     return Cells(cells.astype(np.int64), flat[cells])
 
 
-def class_sums(found: Sequence[Cells], classes: int) -> Counts:
+def class_sums(found: Sequence[Cells], classes: int) -> PixelCounts:
     """What intersections over unions are made of, image by image.
 
     Args:
@@ -100,7 +100,7 @@ def class_sums(found: Sequence[Cells], classes: int) -> Counts:
     return sums
 
 
-def per_class_iou(sums: Counts) -> Fractions:
+def per_class_iou(sums: PixelCounts) -> Fractions:
     """Intersection over union of each class, over all pixels of the set; NaN where the union is empty.
 
     Args:
@@ -113,7 +113,7 @@ def per_class_iou(sums: Counts) -> Fractions:
     return _ratio(found, truth + predicted - found)
 
 
-def miou(sums: Counts) -> Fractions:
+def miou(sums: PixelCounts) -> Fractions:
     """Mean IoU over the classes that the truth has or that were predicted: (...,) from (..., 3, C); NaN without pixels.
 
     Source:
@@ -122,7 +122,7 @@ def miou(sums: Counts) -> Fractions:
     return _mean(per_class_iou(sums))
 
 
-def miou_present(sums: Counts) -> Fractions:
+def miou_present(sums: PixelCounts) -> Fractions:
     """Mean IoU over the classes that the truth has; arguments as for `miou`.
 
     A class that is predicted, and nowhere true, is an IoU of 0 in `miou` and left out here.
@@ -133,7 +133,7 @@ def miou_present(sums: Counts) -> Fractions:
     return _mean(np.where(sums[..., 1, :] > 0, per_class_iou(sums), np.nan))
 
 
-def mean_accuracy(sums: Counts) -> Fractions:
+def mean_accuracy(sums: PixelCounts) -> Fractions:
     """Mean over the classes that the truth has of the share of their pixels that was found; as for `miou`.
 
     Source:
@@ -142,7 +142,7 @@ def mean_accuracy(sums: Counts) -> Fractions:
     return _mean(_ratio(sums[..., 0, :], sums[..., 1, :]))
 
 
-def pixel_accuracy(sums: Counts) -> Fractions:
+def pixel_accuracy(sums: PixelCounts) -> Fractions:
     """Share of the labelled pixels that were found; arguments as for `miou`.
 
     Source:
@@ -152,7 +152,7 @@ def pixel_accuracy(sums: Counts) -> Fractions:
 
 
 # The numbers of a set by metric, from its (3, C) sums.
-NUMBERS: Mapping[str, Callable[[Counts], Fractions]] = {
+NUMBERS: Mapping[str, Callable[[PixelCounts], Fractions]] = {
     "miou": miou,
     "miou_present": miou_present,
     "mean_accuracy": mean_accuracy,
@@ -160,7 +160,7 @@ NUMBERS: Mapping[str, Callable[[Counts], Fractions]] = {
 }
 
 
-def _ratio(over: Counts, under: Counts) -> Fractions:
+def _ratio(over: PixelCounts, under: PixelCounts) -> Fractions:
     quotients: Fractions = np.divide(over, under, out=np.full(np.shape(under), np.nan), where=under > 0)
     return quotients
 
@@ -304,22 +304,22 @@ def _check(matrix: Cells, classes: int, what: str) -> None:
         raise ValueError(f"{what} has cells {cells[0]} to {cells[-1]}, of {classes} classes 0 to {classes**2 - 1}")
 
 
-def _lists(arrays: Sequence[Counts]) -> pa.Array:
+def _lists(arrays: Sequence[PixelCounts]) -> pa.Array:
     """Arrays as one column of lists."""
     offsets = np.cumsum([0, *map(len, arrays)])
     values = np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int64()))
 
 
-def _flat(column: pa.ChunkedArray) -> tuple[Counts, Counts]:
+def _flat(column: pa.ChunkedArray) -> tuple[PixelCounts, PixelCounts]:
     """Values of a column of lists, one after the other, and the place behind the last of each list."""
     lists = column.combine_chunks()
-    ends: Counts = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64))
-    values: Counts = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    ends: PixelCounts = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64))
+    values: PixelCounts = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     return values, ends
 
 
-def _arrays(column: pa.ChunkedArray) -> list[Counts]:
+def _arrays(column: pa.ChunkedArray) -> list[PixelCounts]:
     values, ends = _flat(column)
     return np.split(values, ends[:-1]) if len(ends) else []
 

@@ -99,7 +99,7 @@ def _fitting(mask: Mask, truth: Mask) -> Mask:
 
 
 def _draw(lines: Sequence[_Line], titles: Sequence[str], classes: Sequence[str], output: Path) -> None:
-    colours, legend = class_colours(len(classes)), _legend(lines, classes)
+    colours, legend = class_colours(256), _legend(lines, classes)
     heights = [_WIDTH * line.image.height / line.image.width for line in lines]
     columns = max(1, round(len(titles) * _WIDTH / 2.2))  # of the legend
     foot = 0.3 + 0.25 * -(-len(legend) // columns)
@@ -130,13 +130,14 @@ def _right(mask: Mask, truth: Mask) -> str:
 
 def _legend(lines: Sequence[_Line], classes: Sequence[str]) -> list[Patch]:
     """The classes that occur, those with the most pixels first, as far as there is place."""
-    colours = (_OPACITY * class_colours(len(classes)) + (1 - _OPACITY) * 128) / 255  # as over grey
+    colours = (_OPACITY * class_colours(256) + (1 - _OPACITY) * 128) / 255  # as over grey
+    names = [*classes, *(f"class {place}" for place in range(len(classes), IGNORED))]  # answers may have further ones
     counts = np.zeros(256, np.int64)
     for line in lines:
         for mask in line.masks:
             counts += np.bincount(mask.ravel(), minlength=256)
-    found = [place for place in np.argsort(-counts, kind="stable") if counts[place] and place < len(classes)]
-    patches = [Patch(color=colours[place], label=classes[place]) for place in found[:MOST_IN_LEGEND]]
+    found = [place for place in np.argsort(-counts, kind="stable") if counts[place] and place != IGNORED]
+    patches = [Patch(color=colours[place], label=names[place]) for place in found[:MOST_IN_LEGEND]]
     if more := len(found) - len(patches):
         patches.append(Patch(color="none", label=f"and {more} more"))
     return patches

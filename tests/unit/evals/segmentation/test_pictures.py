@@ -63,6 +63,7 @@ def test_the_legend_names_what_occurs() -> None:
     masks = [np.array([[0, 2, 2, IGNORED]], np.uint8), np.array([[2, 2, 3, 3]], np.uint8)]
     line = _Line("", Image.new("RGB", (4, 1)), masks)
     assert [patch.get_label() for patch in _legend([line], ["a", "b", "c", "d"])] == ["c", "d", "a"]
+    assert [patch.get_label() for patch in _legend([line], ["a", "b", "c"])] == ["c", "class 3", "a"]
     many = _Line("", Image.new("RGB", (150, 1)), [np.arange(150, dtype=np.uint8)[None]])
     labels = [patch.get_label() for patch in _legend([many], [f"class {c}" for c in range(150)])]
     assert labels[0] == "class 0"
