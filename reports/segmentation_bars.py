@@ -104,7 +104,9 @@ def _draw(models: Sequence[ClassIous], order: Sequence[int], labels: Sequence[st
     axis.set_xlim(0, 100)
     axis.margins(y=0.01)
     axis.set_xlabel(
-        "IoU in percent, 95% bootstrap interval over images; in brackets: images with the class", fontsize=8
+        "IoU in percent, with a 95% bootstrap interval over images "
+        f"where at least {FEWEST_IMAGES} have the class\nin brackets: images with the class",
+        fontsize=8,
     )
     axis.set_title(title, fontsize=9)
     axis.grid(axis="x", alpha=0.3)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cim_bench.contracts.context import Context, MaskedImages
 from cim_bench.records.confusions import NUMBERS, Cells, class_sums
-from cim_bench.records.facets import Facets
+from cim_bench.records.facets import Facets, column_name
 from cim_bench.records.measurement import Measurement
 
 
@@ -30,5 +30,8 @@ def measurements(
         sums = class_sums(matrices, len(images.classes)).sum(0)
         if not sums.any():
             raise ValueError(f"{images.name}/{images.split}: no pixel has a label; there is nothing to measure")
+        if (sums[2] > 0).sum() == 1 < (sums[1] > 0).sum():
+            under = f" under {column_name(facets, ctx.protocol.settings)}" if len(found) > 1 else ""
+            ctx.warnings.append(f"all pixels were taken for one class{under}: the model does not tell them apart")
         for metric, number in NUMBERS.items():
             yield Measurement(metric=metric, value=float(number(sums)), facets=facets, **place)

@@ -88,6 +88,15 @@ def test_each_set_of_facets_has_numbers_of_its_own(tmp_path: Path) -> None:
     ]
 
 
+def test_a_network_that_knows_one_class_has_a_footnote(tmp_path: Path) -> None:
+    one, two = (to_cells(np.array(rows)) for rows in ([[3, 0], [2, 0]], [[3, 0], [1, 1]]))
+    ctx = context(tmp_path)
+    list(measurements(ctx, Images(2, "a"), [({"window": "whole"}, [one]), ({"window": "slide-341"}, [two])]))
+    assert ctx.warnings == ["all pixels were taken for one class under whole: the model does not tell them apart"]
+    list(measurements(other := context(tmp_path), Images(2, "a"), [({}, [to_cells(np.array([[3, 0], [0, 0]]))])]))
+    assert other.warnings == []  # there is but one
+
+
 def test_a_set_without_labels_is_refused(tmp_path: Path) -> None:
     nothing = Cells(np.zeros(0, np.int64), np.zeros(0, np.int64))
     with pytest.raises(ValueError, match="camvid/validation: no pixel has a label"):
