@@ -58,7 +58,7 @@ def draw_class_ious(jobs: Sequence[tuple[str, Path, str]], output: Path) -> None
     facets = _common(jobs, sums)
     models = [_ious(title, own.by_facets[facets]) for (title, _, _), own in zip(jobs, sums, strict=True)]
     truth = sums[0].by_facets[facets][:, 1]
-    somewhere = ~np.isnan([model.values for model in models]).all(0)
+    somewhere = np.any([~np.isnan(model.values) for model in models], axis=0)
     order = [place for place in np.argsort(-truth.sum(0), kind="stable") if somewhere[place]]
     labels = [f"{sums[0].classes[place]} ({int((truth[:, place] > 0).sum())})" for place in order]
     name = column_name(dict(facets), {}) if facets else ""
