@@ -15,7 +15,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 
+from cim_bench.common.interrupts import Held, held_back
 from cim_bench.common.progress import Meter
 from cim_bench.common.seeds import seed_all
 from cim_bench.data.segmentation import IGNORED, SegmentationSet
@@ -271,8 +272,24 @@ def fit(
             num_workers=machine.loader_processes,
         )
     )
-    with Meter(title, steps.total, start=start) as meter, TrainingLog(folder, start, main=True) as log:
-        hooks = _Hooks(trainer, segmentor, checkpoints, steps, training, machine, log, meter, last_epoch, validate)
+    with (
+        Meter(title, steps.total, start=start) as meter,
+        TrainingLog(folder, start, main=True) as log,
+        held_back() as held,
+    ):
+        hooks = _Hooks(
+            segmentor=segmentor,
+            optimizer=trainer.optimizer,
+            checkpoints=checkpoints,
+            steps=steps,
+            training=training,
+            machine=machine,
+            log=log,
+            meter=meter,
+            held=held,
+            last_epoch=last_epoch,
+            validate=validate,
+        )
         trainer.register_hooks(hooks.made(detectron2.engine.hooks))
         try:
             trainer.train(start, steps.total)
@@ -301,26 +318,39 @@ def _make_trainer(segmentor: nn.Module, optimizer: torch.optim.Optimizer, traini
     return engine.AMPTrainer(segmentor, None, optimizer, grad_scaler=scaler, precision=precision)
 
 
+@dataclass(kw_only=True)
 class _Hooks:
-    """What happens around detectron2's steps: rate, log, validation, checkpoints."""
+    """What happens around detectron2's steps: rate, log, validation, checkpoints.
 
-    def __init__(
-        self,
-        trainer: Any,
-        segmentor: TrainedSegmentor,
-        checkpoints: Any,
-        steps: Steps,
-        training: IterationTraining,
-        machine: Machine,
-        log: TrainingLog,
-        meter: Meter,
-        last_epoch: dict[str, float],
-        validate: Callable[[], dict[str, float]],
-    ) -> None:
-        self.optimizer, self.segmentor, self.checkpoints = trainer.optimizer, segmentor, checkpoints
-        self.steps, self.training, self.machine = steps, training, machine
-        self.log, self.meter, self.last_epoch, self.validate = log, meter, last_epoch, validate
-        self.done, self.saved = 0, time.monotonic()
+    Attributes:
+        segmentor: What is trained.
+        optimizer: Of it.
+        checkpoints: detectron2's checkpointer.
+        steps: Of the whole training.
+        training: The schedule.
+        machine: Says when to log and to save.
+        log: Open.
+        meter: Open.
+        held: Signals that wait for the end of a step.
+        last_epoch: Gets sums of the outputs of its steps.
+        validate: As of `fit`.
+        done: Steps.
+        saved: Time of the last checkpoint.
+    """
+
+    segmentor: TrainedSegmentor
+    optimizer: torch.optim.Optimizer
+    checkpoints: Any
+    steps: Steps
+    training: IterationTraining
+    machine: Machine
+    log: TrainingLog
+    meter: Meter
+    held: Held
+    last_epoch: dict[str, float]
+    validate: Callable[[], dict[str, float]]
+    done: int = 0
+    saved: float = field(default_factory=time.monotonic)
 
     def made(self, hooks: Any) -> list[Any]:
         """As detectron2's."""
@@ -354,9 +384,16 @@ class _Hooks:
         return found
 
     def save(self, _: Any) -> None:
-        """A checkpoint now and then, in place of the one before it."""
-        if time.monotonic() - self.saved < self.machine.save_every_s or self.done == self.steps.total:
+        """A checkpoint now and then, and before a signal acts."""
+        if self.done == self.steps.total:
             return
+        if self.held.came or time.monotonic() - self.saved >= self.machine.save_every_s:
+            self._write()
+        if self.held.came:
+            self.held.act()
+
+    def _write(self) -> None:
+        """A checkpoint in place of the one before it."""
         name = f"step_{self.done:07d}"
         self.checkpoints.save(name, done=self.done, last_epoch=self.last_epoch)
         for old in Path(self.checkpoints.save_dir).glob("step_*.pth"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +153,27 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
     assert last_again == last
     detectron2_engine.clear(tmp_path / "killed")
     assert not (tmp_path / "killed/detectron2").exists()
+
+
+def test_a_training_that_is_interrupted_saves_first(
+    recipe: SegmentationUPerNet, arch: Arch, cpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, last, _ = train(detectron2_engine.fit, recipe, arch, cpu, tmp_path / "whole")
+    note = detectron2_engine._Hooks.note
+
+    def interrupted(hooks: Any, trainer: Any) -> None:
+        note(hooks, trainer)
+        if trainer.iter == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(detectron2_engine._Hooks, "note", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(detectron2_engine.fit, recipe, arch, cpu, tmp_path / "stopped")
+    monkeypatch.setattr(detectron2_engine._Hooks, "note", note)
+    assert [file.name for file in tmp_path.glob("stopped/detectron2/k/*.pth")] == ["step_0000004.pth"]
+    again, last_again, _ = train(detectron2_engine.fit, recipe, arch, cpu, tmp_path / "stopped")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert last_again == last
 
 
 class Guess(nn.Module):
