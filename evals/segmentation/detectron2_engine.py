@@ -33,10 +33,10 @@ from cim_bench.engine.optimizers import make_optimizer
 from cim_bench.engine.schedule import Steps, StepSampler
 from cim_bench.evals.segmentation.detectron2_hooks import Hooks
 from cim_bench.evals.segmentation.detectron2_parts import (
+    CatalogRecord,
     Drawn,
     Kept,
     Order,
-    Record,
     ScoredSegmentor,
     ScoreMapper,
     TrainedSegmentor,
@@ -97,7 +97,7 @@ def check(training: IterationTraining, machine: Machine) -> None:
         )
 
 
-def register(images: SegmentationSet) -> tuple[str, list[Record]]:
+def register(images: SegmentationSet) -> tuple[str, list[CatalogRecord]]:
     """Enter a set into detectron2's catalogs; returns the name that it has there, and its records."""
     data = load_detectron2().data
     name = f"cim_bench/{images.name}/{images.split}/{images.fingerprint}"

@@ -21,7 +21,7 @@ from cim_bench.evals.segmentation.transforms import resize_to_bound
 from cim_bench.records.confusions import Cells, to_cells
 from cim_bench.spec import SlidingTest
 
-Record = dict[str, Any]
+CatalogRecord = dict[str, Any]
 
 
 class TrainedSegmentor(nn.Module):
@@ -38,7 +38,7 @@ class TrainedSegmentor(nn.Module):
         self.model, self.seed, self.step = model, seed, step
         self.outputs: dict[str, float] = {}
 
-    def forward(self, inputs: Sequence[Record]) -> dict[str, Tensor]:
+    def forward(self, inputs: Sequence[CatalogRecord]) -> dict[str, Tensor]:
         """Losses, of which detectron2 takes the sum: ours has its weights in it already."""
         device = next(self.model.parameters()).device
         batch = {
@@ -63,7 +63,7 @@ class ScoredSegmentor(nn.Module):
         super().__init__()
         self.network, self.scorer = network, scorer
 
-    def forward(self, inputs: Sequence[Record]) -> list[dict[str, Tensor]]:
+    def forward(self, inputs: Sequence[CatalogRecord]) -> list[dict[str, Tensor]]:
         """``sem_seg``: (classes, H, W) logits of each image."""
         found = []
         for one in inputs:
@@ -83,7 +83,7 @@ class TrainMapper:
     def __init__(self, samples: SegmentationSamples) -> None:
         self.samples = samples
 
-    def __call__(self, record: Record) -> Record:
+    def __call__(self, record: CatalogRecord) -> CatalogRecord:
         """``image`` (3, c, c) and ``sem_seg`` (c, c), uint8, beside what the record holds."""
         sample = self.samples[record["draw"], record["index"]]
         height, width = sample["mask"].shape
@@ -101,7 +101,7 @@ class ScoreMapper:
     def __init__(self, images: SegmentationSet, test: SlidingTest) -> None:
         self.images, self.test = images, test
 
-    def __call__(self, record: Record) -> Record:
+    def __call__(self, record: CatalogRecord) -> CatalogRecord:
         """``image`` (3, h, w) and ``sem_seg`` (H, W), uint8, beside what the record holds."""
         image, mask = self.images.read(record["index"])
         pixels = resize_to_bound(to_uint8(image), self.test.scale, antialias=self.test.antialias)
@@ -109,16 +109,16 @@ class ScoreMapper:
         return {**record, "image": pixels, "sem_seg": mask, "height": height, "width": width}
 
 
-class Drawn(Dataset[Record]):
+class Drawn(Dataset[CatalogRecord]):
     """Mapped records by (draw, index): detectron2's own ``MapDataset`` knows whole numbers alone."""
 
-    def __init__(self, records: Sequence[Record], mapper: Callable[[Record], Record]) -> None:
+    def __init__(self, records: Sequence[CatalogRecord], mapper: Callable[[CatalogRecord], CatalogRecord]) -> None:
         self.records, self.mapper = records, mapper
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, where: tuple[int, int]) -> Record:
+    def __getitem__(self, where: tuple[int, int]) -> CatalogRecord:
         draw, index = where
         return self.mapper({**self.records[index], "draw": draw})
 
@@ -148,7 +148,7 @@ class Kept:
         """Before a pass."""
         self.cells = []
 
-    def process(self, inputs: Sequence[Record], outputs: Sequence[Mapping[str, Tensor]]) -> None:
+    def process(self, inputs: Sequence[CatalogRecord], outputs: Sequence[Mapping[str, Tensor]]) -> None:
         """One batch."""
         for one, output in zip(inputs, outputs, strict=True):
             predicted = output["sem_seg"].argmax(dim=0).to(torch.uint8)
