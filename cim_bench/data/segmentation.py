@@ -8,10 +8,7 @@ The root ``photos-seg`` is the demo's own set.
 from __future__ import annotations
 
 import copy
-import csv
 import functools
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from torch.utils.data import Dataset
 
 from cim_bench.common.errors import UNREADABLE
 from cim_bench.data.check.layouts import mark
+from cim_bench.data.class_list import CLASS_LISTS, IGNORED_LABEL, find_class_list, read_class_list
 from cim_bench.data.fingerprint import fingerprint, join_fingerprints
 from cim_bench.data.folders import image_files
 from cim_bench.data.images import ImageError
@@ -31,9 +29,7 @@ from cim_bench.data.pixels import to_rgb
 from cim_bench.data.sets import ADE20K_LABELS, FULL_ADE20K, SPLIT_NAMES
 from cim_bench.spec import Data
 
-IGNORED = 255  # of a mask: pixels that are neither learned from nor scored
-MOST_CLASSES = 254  # of a file: 0 is unlabelled, and 255 stays `IGNORED`
-CLASS_LISTS = ("classes.txt", "objectInfo150.txt", "objectInfo150.csv")
+IGNORED = IGNORED_LABEL  # of a mask: pixels that are neither learned from nor scored
 _PACKED_MODES = ("1", "L", "P", "I;16", "I;16B", "I")  # of Pillow, that hold one integer a pixel
 
 
@@ -166,48 +162,6 @@ def to_mask(labels: np.ndarray, classes: int, name: str) -> Tensor:
     return torch.from_numpy(mask)
 
 
-def read_class_list(file: Path, count: int | None = None) -> tuple[str, ...]:
-    """Class names in label order.
-
-    Of ADEChallengeData2016's table, a class is called by the first of its synonyms, or by all of them where two classes
-    share the first ("screen").
-
-    Args:
-        file: One name a line, or ``objectInfo150.txt`` or ``.csv``.
-        count: How many there must be; ``None`` for any number up to `MOST_CLASSES`.
-
-    Raises:
-        ValueError: If the file cannot be read or has another number of names, an empty or a repeated one.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"the class list {file} cannot be read ({error}); give a text file, one name a line"
-        ) from error
-    names = _table_names(file, lines) if lines and lines[0].startswith("Idx") else [line.strip() for line in lines]
-    repeated = [name for name, times in Counter(names).items() if times > 1]
-    if "" in names or repeated:
-        fault = f"line {names.index('') + 1} is empty" if "" in names else f"{repeated[0]!r} stands there twice"
-        raise ValueError(f"the class list {file}: {fault}; give each label its own name, one a line")
-    if count is not None and len(names) != count:
-        raise ValueError(f"the class list {file} names {len(names)} classes, and ADE20K has {count}; give its own list")
-    if not 1 <= len(names) <= MOST_CLASSES:
-        raise ValueError(f"the class list {file} names {len(names)} classes; it must be 1 to {MOST_CLASSES}")
-    return tuple(names)
-
-
-def _table_names(file: Path, lines: list[str]) -> list[str]:
-    """Class names of ``objectInfo150``."""
-    rows = list(csv.DictReader(lines, delimiter="\t" if "\t" in lines[0] else ","))
-    if any(row.get("Idx", "").strip() != str(place) or not row.get("Name") for place, row in enumerate(rows, start=1)):
-        raise ValueError(f"the class list {file} has no columns Idx and Name with the labels 1, 2, 3, ...")
-    full = [row["Name"].strip() for row in rows]
-    first = [re.split("[;,]", name)[0].strip() for name in full]
-    shared = Counter(first)
-    return [name if shared[short] > 1 else short for name, short in zip(full, first, strict=True)]
-
-
 def _root(data: Data) -> Path:
     """The folder of a set, its links resolved."""
     if data.root == "photos-seg":
@@ -260,10 +214,10 @@ def _check_partners(name: str, place: Path, images: dict[str, Path], annotations
 def _class_list(data: Data, root: Path) -> Path:
     if data.class_list is not None:
         return Path(data.class_list)
-    for name in CLASS_LISTS:
-        if (root / name).is_file():
-            return root / name
-    raise ValueError(
-        f"{data.root} holds no class list ({', '.join(CLASS_LISTS)}); put one there, or name a file of class names, "
-        "one a line in label order, as class_list"
-    )
+    found = find_class_list(root)
+    if found is None:
+        raise ValueError(
+            f"{data.root} holds no class list ({', '.join(CLASS_LISTS)}); put one there, or name a file of class "
+            "names, one a line in label order, as class_list"
+        )
+    return found

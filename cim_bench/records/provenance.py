@@ -15,7 +15,7 @@ from PIL import features
 
 PACKAGES = (
     "cim-bench", "torch", "torchvision", "timm", "accelerate", "pillow", "numpy", "datasets", "torchattacks",
-    "robustbench", "pyautoattack",
+    "robustbench", "pyautoattack", "detectron2",
 )  # fmt: skip
 
 

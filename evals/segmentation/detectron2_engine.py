@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -22,30 +21,35 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
 
+from cim_bench.common.interrupts import held_back
 from cim_bench.common.progress import Meter
-from cim_bench.common.seeds import seed_all
 from cim_bench.data.segmentation import IGNORED, SegmentationSet
-from cim_bench.data.transforms import to_uint8
 from cim_bench.engine.devices import make_accelerator
 from cim_bench.engine.fit import NonFiniteLossError
 from cim_bench.engine.log import TrainingLog
 from cim_bench.engine.optimizers import make_optimizer
-from cim_bench.engine.schedule import Steps, StepSampler, learning_rate, validation_interval
-from cim_bench.evals.metrics import confusion_matrix
+from cim_bench.engine.schedule import Steps, StepSampler
+from cim_bench.evals.segmentation.detectron2_hooks import Hooks
+from cim_bench.evals.segmentation.detectron2_parts import (
+    CatalogRecord,
+    Drawn,
+    Kept,
+    Order,
+    ScoredSegmentor,
+    ScoreMapper,
+    TrainedSegmentor,
+    TrainMapper,
+)
 from cim_bench.evals.segmentation.samples import SegmentationSamples
 from cim_bench.evals.segmentation.scoring import Keep, Scored, Scorer
-from cim_bench.evals.segmentation.transforms import resize_to_bound
-from cim_bench.records.confusions import Cells, class_sums, miou_present, to_cells
+from cim_bench.records.confusions import class_sums, miou_present
 from cim_bench.spec import IterationTraining, Machine, SlidingTest
 
 TOLERANCE = 1e-6  # between detectron2's mIoU and ours of the same predictions, as fractions
 FOLDER = "detectron2"  # of checkpoints, in the job's folder
 _PARTS = ("checkpoint", "data", "engine", "evaluation", "modeling", "utils.events")
-Record = dict[str, Any]
 
 
 def load_detectron2() -> Any:
@@ -93,56 +97,7 @@ def check(training: IterationTraining, machine: Machine) -> None:
         )
 
 
-class TrainedSegmentor(nn.Module):
-    """Meta-architecture of training: the network with its loss, whose draws depend on the seed and the step alone.
-
-    Args:
-        model: From a batch of ``image`` (B, 3, c, c) and ``mask`` (B, c, c), both uint8, to ``loss`` and more.
-        seed: Of the run.
-        step: The trainer's.
-    """
-
-    def __init__(self, model: nn.Module, seed: int, step: Callable[[], int]) -> None:
-        super().__init__()
-        self.model, self.seed, self.step = model, seed, step
-        self.outputs: dict[str, float] = {}
-
-    def forward(self, inputs: Sequence[Record]) -> dict[str, Tensor]:
-        """Losses, of which detectron2 takes the sum: ours has its weights in it already."""
-        device = next(self.model.parameters()).device
-        batch = {
-            "image": torch.stack([one["image"] for one in inputs]).to(device),
-            "mask": torch.stack([one["sem_seg"] for one in inputs]).to(device),
-        }
-        seed_all(self.seed, "step", self.step(), 0, 0)  # as `cim_bench.engine.fit` does before its first pass
-        outputs: Mapping[str, Tensor] = self.model(batch)
-        self.outputs = {name: float(value.detach()) for name, value in outputs.items()}
-        return {"loss": outputs["loss"]}
-
-
-class ScoredSegmentor(nn.Module):
-    """Meta-architecture of testing: windows over each image, and logits of its own size.
-
-    Args:
-        network: What `scorer` asks.
-        scorer: Of one way of testing.
-    """
-
-    def __init__(self, network: nn.Module, scorer: Scorer) -> None:
-        super().__init__()
-        self.network, self.scorer = network, scorer
-
-    def forward(self, inputs: Sequence[Record]) -> list[dict[str, Tensor]]:
-        """``sem_seg``: (classes, H, W) logits of each image."""
-        found = []
-        for one in inputs:
-            (logits,) = self.scorer.ways(one["index"], one["image"], one["sem_seg"])
-            size = (one["height"], one["width"])
-            found.append({"sem_seg": F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]})
-        return found
-
-
-def register(images: SegmentationSet) -> tuple[str, list[Record]]:
+def register(images: SegmentationSet) -> tuple[str, list[CatalogRecord]]:
     """Enter a set into detectron2's catalogs; returns the name that it has there, and its records."""
     data = load_detectron2().data
     name = f"cim_bench/{images.name}/{images.split}/{images.fingerprint}"
@@ -163,70 +118,6 @@ def register(images: SegmentationSet) -> tuple[str, list[Record]]:
         stuff_classes=list(images.classes), ignore_label=IGNORED, evaluator_type="sem_seg"
     )
     return name, records
-
-
-class TrainMapper:
-    """detectron2's mapper of training: a record and its draw to an augmented sample.
-
-    Args:
-        samples: Ours.
-    """
-
-    def __init__(self, samples: SegmentationSamples) -> None:
-        self.samples = samples
-
-    def __call__(self, record: Record) -> Record:
-        """``image`` (3, c, c) and ``sem_seg`` (c, c), uint8, beside what the record holds."""
-        sample = self.samples[record["draw"], record["index"]]
-        height, width = sample["mask"].shape
-        return {**record, "image": sample["image"], "sem_seg": sample["mask"], "height": height, "width": width}
-
-
-class ScoreMapper:
-    """detectron2's mapper of testing: a record to the resized image, with the size that it had.
-
-    Args:
-        images: The set.
-        test: Its scale.
-    """
-
-    def __init__(self, images: SegmentationSet, test: SlidingTest) -> None:
-        self.images, self.test = images, test
-
-    def __call__(self, record: Record) -> Record:
-        """``image`` (3, h, w) and ``sem_seg`` (H, W), uint8, beside what the record holds."""
-        image, mask = self.images.read(record["index"])
-        pixels = resize_to_bound(to_uint8(image), self.test.scale, antialias=self.test.antialias)
-        height, width = mask.shape
-        return {**record, "image": pixels, "sem_seg": mask, "height": height, "width": width}
-
-
-class _Drawn(Dataset[Record]):
-    """Mapped records by (draw, index): detectron2's own ``MapDataset`` knows whole numbers alone."""
-
-    def __init__(self, records: Sequence[Record], mapper: Callable[[Record], Record]) -> None:
-        self.records, self.mapper = records, mapper
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, where: tuple[int, int]) -> Record:
-        draw, index = where
-        return self.mapper({**self.records[index], "draw": draw})
-
-
-class _Order(Sampler[tuple[int, int]]):
-    """(draw, index) one by one, in the order of the project's own engine; detectron2 batches them again."""
-
-    def __init__(self, batches: StepSampler) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches) * self.batches.batch
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for batch in self.batches:
-            yield from batch
 
 
 def fit(
@@ -263,16 +154,32 @@ def fit(
     order = StepSampler(len(samples), steps, batch=batch, seed=seed, start=start, rank=0, processes=1)
     trainer.reset_data_loader(
         lambda: detectron2.data.build_detection_train_loader(
-            _Drawn(records, TrainMapper(samples)),
+            Drawn(records, TrainMapper(samples)),
             mapper=None,
-            sampler=_Order(order),
+            sampler=Order(order),
             total_batch_size=batch,
             aspect_ratio_grouping=False,
             num_workers=machine.loader_processes,
         )
     )
-    with Meter(title, steps.total, start=start) as meter, TrainingLog(folder, start, main=True) as log:
-        hooks = _Hooks(trainer, segmentor, checkpoints, steps, training, machine, log, meter, last_epoch, validate)
+    with (
+        Meter(title, steps.total, start=start) as meter,
+        TrainingLog(folder, start, main=True) as log,
+        held_back() as held,
+    ):
+        hooks = Hooks(
+            segmentor=segmentor,
+            optimizer=trainer.optimizer,
+            checkpoints=checkpoints,
+            steps=steps,
+            training=training,
+            machine=machine,
+            log=log,
+            meter=meter,
+            held=held,
+            last_epoch=last_epoch,
+            validate=validate,
+        )
         trainer.register_hooks(hooks.made(detectron2.engine.hooks))
         try:
             trainer.train(start, steps.total)
@@ -301,94 +208,6 @@ def _make_trainer(segmentor: nn.Module, optimizer: torch.optim.Optimizer, traini
     return engine.AMPTrainer(segmentor, None, optimizer, grad_scaler=scaler, precision=precision)
 
 
-class _Hooks:
-    """What happens around detectron2's steps: rate, log, validation, checkpoints."""
-
-    def __init__(
-        self,
-        trainer: Any,
-        segmentor: TrainedSegmentor,
-        checkpoints: Any,
-        steps: Steps,
-        training: IterationTraining,
-        machine: Machine,
-        log: TrainingLog,
-        meter: Meter,
-        last_epoch: dict[str, float],
-        validate: Callable[[], dict[str, float]],
-    ) -> None:
-        self.optimizer, self.segmentor, self.checkpoints = trainer.optimizer, segmentor, checkpoints
-        self.steps, self.training, self.machine = steps, training, machine
-        self.log, self.meter, self.last_epoch, self.validate = log, meter, last_epoch, validate
-        self.done, self.saved = 0, time.monotonic()
-
-    def made(self, hooks: Any) -> list[Any]:
-        """As detectron2's."""
-        return [
-            hooks.CallbackHook(before_step=self.set_rate, after_step=self.note),
-            hooks.EvalHook(validation_interval(self.steps, self.training), self.evaluate),
-            hooks.CallbackHook(after_step=self.save),
-        ]
-
-    def set_rate(self, trainer: Any) -> None:
-        """The learning rate of this step."""
-        rate = learning_rate(trainer.iter, per_epoch=self.steps.per_epoch, training=self.training)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
-        self.segmentor.outputs = {"lr": rate}
-
-    def note(self, trainer: Any) -> None:
-        """Log the step, and sum it up in the last epoch."""
-        outputs, self.done = self.segmentor.outputs, trainer.iter + 1
-        if trainer.iter >= self.steps.total - self.steps.per_epoch:
-            for name, value in outputs.items():
-                self.last_epoch[name] = self.last_epoch.get(name, 0.0) + value
-        if self.done % self.machine.log_every == 0 or self.done == self.steps.total:
-            self.log.write(trainer.iter, outputs)
-        self.meter.step(note=f"loss {outputs['loss']:.4f}")
-
-    def evaluate(self) -> dict[str, float]:
-        """Validate, and log what came out."""
-        found = self.validate()
-        self.log.write(self.done - 1, found)
-        return found
-
-    def save(self, _: Any) -> None:
-        """A checkpoint now and then, in place of the one before it."""
-        if time.monotonic() - self.saved < self.machine.save_every_s or self.done == self.steps.total:
-            return
-        name = f"step_{self.done:07d}"
-        self.checkpoints.save(name, done=self.done, last_epoch=self.last_epoch)
-        for old in Path(self.checkpoints.save_dir).glob("step_*.pth"):
-            if old.stem != name:
-                old.unlink()
-        self.saved = time.monotonic()
-
-
-class _Kept:
-    """An evaluator beside ``SemSegEvaluator``: a confusion matrix an image, and its prediction for pictures."""
-
-    def __init__(self, classes: int, keep: Keep | None) -> None:
-        self.classes, self.keep = classes, keep
-        self.cells: list[Cells] = []
-
-    def reset(self) -> None:
-        """Before a pass."""
-        self.cells = []
-
-    def process(self, inputs: Sequence[Record], outputs: Sequence[Mapping[str, Tensor]]) -> None:
-        """One batch."""
-        for one, output in zip(inputs, outputs, strict=True):
-            predicted = output["sem_seg"].argmax(dim=0).to(torch.uint8)
-            if self.keep is not None:
-                self.keep(one["index"], predicted)
-            matrix = confusion_matrix(one["sem_seg"].to(predicted.device), predicted, self.classes)
-            self.cells.append(to_cells(matrix.cpu().numpy()))
-
-    def evaluate(self) -> None:
-        """Nothing of its own."""
-
-
 def score(
     network: nn.Module,
     images: SegmentationSet,
@@ -411,7 +230,7 @@ def score(
         loader = detectron2.data.build_detection_test_loader(
             records, mapper=ScoreMapper(images, one), num_workers=machine.loader_processes
         )
-        kept = _Kept(len(images.classes), None if found else keep)
+        kept = Kept(len(images.classes), None if found else keep)
         model = detectron2.modeling.META_ARCH_REGISTRY.get(ScoredSegmentor.__name__)(network, scorer).eval()
         theirs = detectron2.evaluation.inference_on_dataset(model, loader, [make_evaluator(name, images), kept])
         ours = float(miou_present(class_sums(kept.cells, len(images.classes)).sum(axis=0)))

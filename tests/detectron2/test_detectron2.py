@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,8 @@ from cim_bench.data.segmentation import SegmentationSet
 from cim_bench.engine.fit import NonFiniteLossError
 from cim_bench.engine.fit import fit as own_fit
 from cim_bench.evals.segmentation import detectron2_engine
+from cim_bench.evals.segmentation.detectron2_hooks import Hooks
+from cim_bench.evals.segmentation.detectron2_parts import Kept
 from cim_bench.evals.segmentation.samples import SegmentationSamples
 from cim_bench.evals.segmentation.scoring import score as own_score
 from cim_bench.evals.segmentation.upernet import SegmentationModel, SegmentationUPerNet
@@ -134,23 +138,44 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
     class Killed(BaseException):
         pass
 
-    note = detectron2_engine._Hooks.note
+    note = Hooks.note
 
     def dies(hooks: Any, trainer: Any) -> None:
         note(hooks, trainer)
         if trainer.iter == 3:
             raise Killed
 
-    monkeypatch.setattr(detectron2_engine._Hooks, "note", dies)
+    monkeypatch.setattr(Hooks, "note", dies)
     with pytest.raises(Killed):
         train(detectron2_engine.fit, recipe, arch, machine, tmp_path / "killed")
     assert [file.name for file in tmp_path.glob("killed/detectron2/k/*.pth")] == ["step_0000003.pth"]
-    monkeypatch.setattr(detectron2_engine._Hooks, "note", note)
+    monkeypatch.setattr(Hooks, "note", note)
     again, last_again, _ = train(detectron2_engine.fit, recipe, arch, machine, tmp_path / "killed")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert last_again == last
     detectron2_engine.clear(tmp_path / "killed")
     assert not (tmp_path / "killed/detectron2").exists()
+
+
+def test_a_training_that_is_interrupted_saves_first(
+    recipe: SegmentationUPerNet, arch: Arch, cpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, last, _ = train(detectron2_engine.fit, recipe, arch, cpu, tmp_path / "whole")
+    note = Hooks.note
+
+    def interrupted(hooks: Any, trainer: Any) -> None:
+        note(hooks, trainer)
+        if trainer.iter == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Hooks, "note", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(detectron2_engine.fit, recipe, arch, cpu, tmp_path / "stopped")
+    monkeypatch.setattr(Hooks, "note", note)
+    assert [file.name for file in tmp_path.glob("stopped/detectron2/k/*.pth")] == ["step_0000004.pth"]
+    again, last_again, _ = train(detectron2_engine.fit, recipe, arch, cpu, tmp_path / "stopped")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert last_again == last
 
 
 class Guess(nn.Module):
@@ -191,7 +216,7 @@ def test_every_measure_is_that_of_semsegevaluator(val: SegmentationSet, detectro
     images = few(val, 4)
     name, records = detectron2_engine.register(images)
     evaluator = detectron2_engine.make_evaluator(name, images)
-    kept = detectron2_engine._Kept(8, None)
+    kept = Kept(8, None)
     generator = torch.Generator().manual_seed(1)
     for one in (evaluator, kept):
         one.reset()
@@ -222,7 +247,7 @@ def test_a_class_that_is_predicted_and_nowhere_true_is_counted_by_mmseg_alone(tm
     (tmp_path / "classes.txt").write_text("here\nnowhere\nunseen\n")
     images = SegmentationSet(Data(name="absent", root=str(tmp_path)), "val")
     name, records = detectron2_engine.register(images)
-    evaluator, kept = detectron2_engine.make_evaluator(name, images), detectron2_engine._Kept(3, None)
+    evaluator, kept = detectron2_engine.make_evaluator(name, images), Kept(3, None)
     logits = torch.zeros(3, 8, 8)
     logits[1, 6:] = 1  # 16 of 48 labelled pixels
     for one in (evaluator, kept):

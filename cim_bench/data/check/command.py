@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from cim_bench.common.progress import Meter
 from cim_bench.data.check.decode import Fault, FileBatch, find_faults
 from cim_bench.data.check.findings import Finding, error, fault_findings, layout_findings, ok, some, warning
 from cim_bench.data.check.layouts import Layout, Split, recognise_layout
+from cim_bench.data.class_list import IGNORED_LABEL, find_class_list, read_class_list
 from cim_bench.data.sets import ADE20K_LABELS, IMAGENET_C_PIXELS
 
 SAMPLES = 20  # files of each split that are opened without --deep
@@ -100,7 +102,7 @@ def _check_root(root: Path, *, deep: bool, workers: int) -> CheckedSet:
 def _batches(layout: Layout, *, deep: bool) -> Iterator[FileBatch]:
     """The files of each split in batches of equal settings."""
     pixels = IMAGENET_C_PIXELS if layout.kind == "ImageNet-C" else None
-    last_label = ADE20K_LABELS if layout.kind == "ADE20K" else None
+    last_label = _last_label(layout)
     masks = {split.name.removeprefix("annotations/"): split for split in layout.annotations}
     for split in layout.splits:
         partners = _partners(masks.get(split.name.removeprefix("images/")))
@@ -116,7 +118,18 @@ def _batches(layout: Layout, *, deep: bool) -> Iterator[FileBatch]:
                 pixels=pixels,
                 annotations=annotated if partners else (),
                 last_label=last_label,
+                ignored=None if layout.kind == "ADE20K" else IGNORED_LABEL,  # there it tells of a mask that was shifted
             )
+
+
+def _last_label(layout: Layout) -> int | None:
+    """The largest label that annotations may hold, ``None`` for any."""
+    if layout.kind == "ADE20K":
+        return ADE20K_LABELS
+    names = find_class_list(layout.root) if layout.kind == "segmentation folder" else None
+    with contextlib.suppress(ValueError):  # `class_list_findings` tells what is wrong with it
+        return None if names is None else len(read_class_list(names))
+    return None
 
 
 def _partners(masks: Split | None) -> dict[str, str]:

@@ -30,6 +30,7 @@ class FileBatch:
         pixels: The (width, height) each must have, ``None`` for any.
         annotations: The path of each image's annotation, ``""`` for none; empty for no segmentation.
         last_label: The largest label an annotation may hold; ``None`` for any.
+        ignored: A label that any annotation may hold.
     """
 
     split: str
@@ -39,6 +40,7 @@ class FileBatch:
     pixels: tuple[int, int] | None = None
     annotations: tuple[str, ...] = ()
     last_label: int | None = None
+    ignored: int | None = None
 
 
 class Fault(NamedTuple):
@@ -114,9 +116,17 @@ def _fault(
     try:
         with Image.open(annotation) as image:
             image.load()
-            return _wrong_labels(image, size, batch.last_label)
+            return _wrong_labels(image, size, batch.last_label, batch.ignored)
     except UNREADABLE as error:
         return "unreadable", f"its annotation: {_message(error)}"
+
+
+def _largest_label(image: Image.Image, ignored: int | None) -> float:
+    if image.mode in ("L", "P"):
+        counts = enumerate(image.histogram())
+        return max((label for label, count in counts if count and label != ignored), default=0)
+    _, largest = cast("tuple[float, float]", image.getextrema())  # a pair, for there is one band
+    return largest
 
 
 def _message(error: BaseException) -> str:
@@ -124,14 +134,16 @@ def _message(error: BaseException) -> str:
 
 
 def _wrong_labels(
-    image: Image.Image, size: tuple[int, int], last_label: int | None
+    image: Image.Image, size: tuple[int, int], last_label: int | None, ignored: int | None
 ) -> tuple[Literal["labels"], str] | None:
     """What is wrong with an annotation, decoded, of an image of that size."""
     if len(image.getbands()) != 1:
         return "labels", f"has an annotation of mode {image.mode}, not one label a pixel"
     if image.size != size:
         return "labels", f"is {size[0]}x{size[1]} pixels, its annotation {image.size[0]}x{image.size[1]}"
-    _, largest = cast("tuple[float, float]", image.getextrema())  # a pair, for there is one band
-    if last_label is not None and largest > last_label:
+    if last_label is None:
+        return None
+    largest = _largest_label(image, ignored)
+    if largest > last_label:
         return "labels", f"has an annotation with label {largest}"
     return None

@@ -17,15 +17,26 @@ from cim_bench.data.check.layouts import (
     Split,
     printable,
 )
+from cim_bench.data.class_list import CLASS_LISTS, find_class_list, read_class_list
 from cim_bench.data.classes import imagenet_wnids
-from cim_bench.data.sets import CLASSES, CORRUPTIONS, EXTRA_CORRUPTIONS, FULL_ADE20K, RELEASES, VALPREP, Release
+from cim_bench.data.sets import (
+    ADE20K_LABELS,
+    CLASSES,
+    CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+    FULL_ADE20K,
+    RELEASES,
+    VALPREP,
+    Release,
+)
 
 Level = Literal["ok", "warning", "error"]
 FAULTS = {"unreadable": "cannot be read", "pixels": "have another size", "labels": "have wrong annotations"}
 REMEDIES = {
     "unreadable": "replace them, or write a list with --deep --bad-files and pass it as --data.bad-files",
     "pixels": "ImageNet-C is read without resizing, as 224x224 files, so take the released ones",
-    "labels": "annotations hold one label a pixel, 0 (unlabelled) to 150, so take ADEChallengeData2016's own",
+    "labels": "annotations hold one label a pixel, 0 (unlabelled) to the last of the class list, which is 150 of "
+    "ADEChallengeData2016, so take the set's own, or correct the list",
 }
 INTACT = {  # what is true of every file that was looked into, by kind of set
     "ImageNet-C": "each can be read and has 224x224 pixels",
@@ -264,6 +275,23 @@ def _segmentation(layout: Layout) -> Iterator[Finding]:
         if name in images and name in annotations:
             yield from _without_partner(images[name], annotations[name])
             yield from _without_partner(annotations[name], images[name])
+    yield from _class_list(layout)
+
+
+def _class_list(layout: Layout) -> Iterator[Finding]:
+    """Whether the names of the classes are there."""
+    file = find_class_list(layout.root)
+    if file is None:
+        yield warning(
+            f"there is no class list ({', '.join(CLASS_LISTS)}): add one, or name a file of class names as class_list"
+        )
+        return
+    try:
+        names = read_class_list(file, ADE20K_LABELS if layout.kind == "ADE20K" else None)
+    except ValueError as problem:
+        yield error(str(problem))
+    else:
+        yield ok(f"{len(names)} classes in {file.name}")
 
 
 def _without_partner(split: Split, other: Split) -> Iterator[Finding]:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from cim_bench.data.class_list import read_class_list
 from cim_bench.data.images import ImageError, share_images
-from cim_bench.data.segmentation import IGNORED, SegmentationSet, read_class_list, to_mask
+from cim_bench.data.segmentation import IGNORED, SegmentationSet, to_mask
 from cim_bench.spec import Data
 
 LABELS = np.array([[0, 1, 2, 3], [255, 3, 2, 1]], dtype=np.uint8)

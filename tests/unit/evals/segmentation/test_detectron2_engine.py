@@ -13,6 +13,7 @@ import pytest
 from cim_bench.engine.schedule import Steps, StepSampler
 from cim_bench.evals.segmentation import detectron2_engine
 from cim_bench.evals.segmentation.detectron2_engine import check, single_ways
+from cim_bench.evals.segmentation.detectron2_parts import Order
 from cim_bench.evals.segmentation.upernet import SegmentationUPerNet
 from cim_bench.spec import IterationTraining, Machine, SlidingTest
 
@@ -59,7 +60,7 @@ def test_each_way_of_testing_alone() -> None:
 def test_samples_come_in_the_order_of_the_own_engine() -> None:
     steps = Steps.plan(6, TRAINING, Machine(micro_batch=4), 1)
     batches = StepSampler(6, steps, batch=4, seed=3, start=1, rank=0, processes=1)
-    order = detectron2_engine._Order(batches)
+    order = Order(batches)
     assert list(order) == [where for batch in batches for where in batch]
     assert len(list(order)) == len(order) == 12
 

@@ -329,6 +329,24 @@ def test_the_layout_of_ade20k_with_other_images(test_data: Path) -> None:
     assert kind(sets) == "segmentation folder"
     assert not texts(sets, "error")
     assert "images/training: 367 files" in texts(sets)
+    assert "there is no class list" in texts(sets, "warning")[0]
+
+
+def test_labels_of_any_segmentation_set_are_those_of_its_class_list(tmp_path: Path) -> None:
+    for top in ("images", "annotations"):
+        (tmp_path / top / "validation").mkdir(parents=True)
+    for name, labels in (("a", (0, 1, 2, 255)), ("b", (3,))):
+        Image.new("RGB", (2, 2)).save(tmp_path / "images" / "validation" / f"{name}.png")
+        mask = Image.new("L", (2, 2))
+        mask.putdata([labels[place % len(labels)] for place in range(4)])
+        mask.save(tmp_path / "annotations" / "validation" / f"{name}.png")
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    sets = look(tmp_path)
+    assert "2 classes in classes.txt" in texts(sets, "ok")
+    (found,) = texts(sets, "error")
+    assert "1 of 2 files sampled have wrong annotations, the first is b.png (has an annotation with label 3)" in found
+    (tmp_path / "classes.txt").write_text("sky\nroad\nsky\n")
+    assert "'sky' stands there twice" in texts(look(tmp_path), "error")[0]
 
 
 @pytest.mark.parametrize("place", ["images/ADE/training/a/abbey", "images/training/a/abbey"])
