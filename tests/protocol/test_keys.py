@@ -386,7 +386,7 @@ def test_the_list_of_real_labels_moves_its_key(world: World, tmp_path: Path, mon
 
 # Of a checkpoint: what a number depends on and the method of its row; and what is said of it beside that.
 COUNTS = {"kind", "method", "arch", "mean", "std", "classes", "global_pool", "hash"}
-LABELS = {"epochs", "seed", "parent", "recipe", "pretrain_data", "passed", "key", "schema"}
+LABELS = {"epochs", "seed", "parent", "recipe", "pretrain_data", "passed", "held_out", "warning", "key", "schema"}
 
 
 @pytest.mark.parametrize("needs", ["backbone", "classifier"])
@@ -413,6 +413,7 @@ def test_what_counts_of_a_checkpoint(needs: str, world: World, tmp_path: Path) -
         keys[name] = world.key(evaluator, subjects={"s": FromCheckpoint(path=str(tmp_path / name))})
     assert len(set(keys.values())) == len(keys)
     labels = {"epochs": 7, "seed": 9, "pretrain_data": "x", "passed": {"a": 1}, "recipe": {"b": 2}, "key": "k"}
+    labels |= {"held_out": {"val_loss": 1.0}, "warning": "w"}
     save_checkpoint(tmp_path / "labels", first.state, replace(meta, **{**labels, "parent": "p"}))
     assert world.key(evaluator, subjects={"s": FromCheckpoint(path=str(tmp_path / "labels"))}) == keys["as it is"]
 
