@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, MinLen
+from torch import Tensor
 
 from cim_bench.common.ranges import CropPct, Distinct, Positive
 from cim_bench.contracts.context import Context
@@ -14,8 +15,10 @@ from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.data.transforms import EvalTransform
 from cim_bench.engine.inference import run_models
 from cim_bench.evals.classes import chance
+from cim_bench.evals.features import block_facets, frozen_features
 from cim_bench.evals.metrics import accuracy, knn_predict
 from cim_bench.models.backbone import Backbone, Feature
+from cim_bench.records.facets import Facets
 from cim_bench.records.measurement import Measurement
 
 
@@ -27,6 +30,8 @@ class KNN(Evaluator):
         k: Neighbour counts; one measurement each.
         temperature: T of the votes exp(similarity / T).
         feature: Which vector stands for an image; part of the protocol, for MAE-like ViTs disagree here.
+        blocks: Blocks of a transformer, counted from 1, whose output is measured too, without the final norm; one
+            measurement for each and each k.
         crop_pct: Fraction of the resized short side that the centre crop keeps; 224 of 256 by default.
     """
 
@@ -36,25 +41,29 @@ class KNN(Evaluator):
     k: Annotated[tuple[Positive, ...], MinLen(1), Distinct()] = (10, 20, 100, 200)
     temperature: Annotated[float, Ge(1e-4)] = 0.07
     feature: Feature = "cls"
+    blocks: Annotated[tuple[Positive, ...], Distinct()] = ()
     crop_pct: CropPct = 0.875
 
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
-        """Top-1 for each k; the bank is the training split without augmentation."""
+        """Top-1 for each k and block; the bank is the training split without augmentation."""
         train, val = ctx.train_images(), ctx.val_images()
         transform = EvalTransform(model.arch.image_size, self.crop_pct)
-        features = {"f": lambda images: model.feature(images, self.feature)}
-        bank, bank_labels = run_models(features, train, transform, machine=ctx.machine)
-        queries, labels = run_models(features, val, transform, machine=ctx.machine)
-        predictions = knn_predict(
-            bank["f"],
-            bank_labels,
-            queries["f"],
-            ks=self.k,
-            temperature=self.temperature,
-            num_classes=len(train.classes),
-        )
-        ctx.save_outcomes(val, labels, [({"k": k}, found) for k, found in predictions.items()])
-        place: dict[str, Any] = {"benchmark": val.name, "split": val.split, "chance": chance(train.classes)}
-        for k, predicted in predictions.items():
+        extract = {"f": frozen_features(model, self.feature, self.blocks)}
+        bank, bank_labels = run_models(extract, train, transform, machine=ctx.machine)
+        queries, labels = run_models(extract, val, transform, machine=ctx.machine)
+        found: list[tuple[Facets, Tensor]] = []
+        for place, facets in enumerate(block_facets(self.blocks)):
+            predictions = knn_predict(
+                bank["f"][:, place],
+                bank_labels,
+                queries["f"][:, place],
+                ks=self.k,
+                temperature=self.temperature,
+                num_classes=len(train.classes),
+            )
+            found += [({"k": k, **facets}, predicted) for k, predicted in predictions.items()]
+        ctx.save_outcomes(val, labels, found)
+        common: dict[str, Any] = {"benchmark": val.name, "split": val.split, "chance": chance(train.classes)}
+        for facets, predicted in found:
             value, n = accuracy(predicted, labels)
-            yield Measurement(metric="top1", value=value, n=n, facets={"k": k}, **place)
+            yield Measurement(metric="top1", value=value, n=n, facets=facets, **common)

@@ -37,8 +37,8 @@ def cim(image_size: int) -> CIM:
     """CIM with four exemplars of half the context's side.
 
     Maps start by Xavier's rule (``map_std=None``): from the public code's start, trainings this short get less far
-    (docs/pretexts/cim.md). Exemplars are cut for a whole batch, where the model is: image by image, that costs ten times
-    as much of a core at this size.
+    (docs/pretexts/cim.md). Exemplars are cut for a whole batch, where the model is: image by image, that costs a core
+    several times as much at this size.
     """
     return CIM(
         context_size=image_size,
