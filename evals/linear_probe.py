@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cim_bench.common.ranges import CropPct
+from cim_bench.common.ranges import CropPct, Distinct, Positive
 from cim_bench.common.seeds import seed_all
 from cim_bench.contracts.context import Context
 from cim_bench.contracts.evaluator import Evaluator
@@ -21,6 +21,7 @@ from cim_bench.engine.inference import check_finite, run_models
 from cim_bench.engine.optimizers import check_optimizer
 from cim_bench.engine.samples import Augmented, TrainSet
 from cim_bench.evals.classes import chance
+from cim_bench.evals.features import block_facets, frozen_features
 from cim_bench.evals.learning import class_frequencies, learned, log, not_learned
 from cim_bench.evals.metrics import accuracy
 from cim_bench.models.backbone import Backbone, Feature
@@ -51,6 +52,8 @@ class LinearProbe(Evaluator):
     Attributes:
         training: Schedule of the head.
         feature: Which vector the head sees; part of the protocol.
+        blocks: Blocks of a transformer, counted from 1, whose output is probed too, without the final norm; one
+            measurement for each, of a head of its own that is trained beside the others.
         augment: ``crop`` is MAE's random crop and flip; ``none`` extracts every feature once.
         crop_pct: Of the evaluation transform.
     """
@@ -60,6 +63,7 @@ class LinearProbe(Evaluator):
 
     training: Training = field(default_factory=mae_linear_training)
     feature: Feature = "cls"
+    blocks: Annotated[tuple[Positive, ...], Distinct()] = ()
     augment: Literal["crop", "none"] = "crop"
     crop_pct: CropPct = 0.875
 
@@ -72,29 +76,38 @@ class LinearProbe(Evaluator):
                     f"LinearProbe.training.{name} is {value}, and has no effect on a head alone; set it to {off}"
                 )
 
+        if self.blocks and self.training.clip_grad is not None:
+            raise ValueError(
+                f"LinearProbe.training.clip_grad is {self.training.clip_grad}, which would tie the heads of several "
+                "blocks together; set it to None, or leave blocks empty"
+            )
+
     def run(self, model: Backbone, ctx: Context) -> Iterator[Measurement]:
-        """Top-1 of the last epoch's head."""
+        """Top-1 of the last epoch's heads."""
         train, val = ctx.train_images(), ctx.val_images()
         transform = EvalTransform(model.arch.image_size, self.crop_pct)
-        extract = {"f": lambda images: model.feature(images, self.feature)}
+        features = frozen_features(model, self.feature, self.blocks)
+        extract = {"f": features}
         queries, labels = run_models(extract, val, transform, machine=ctx.machine)
         seed_all(ctx.seed, "head")
         machine = ctx.machine
-        head = make_head(queries["f"].shape[1], len(train.classes))
+        _, count, dim = queries["f"].shape
+        made = [make_head(dim, len(train.classes)) for _ in range(count)]
+        heads = Heads(made)
         probe: FeatureProbe
         frequencies = class_frequencies(train)
         samples: TrainSet
         if self.augment == "crop":
-            probe = Probe(model, head, self.feature, frequencies)
+            probe = Probe(model, heads, features, frequencies)
             samples = Augmented(train, SingleRandomResizedCrop(model.arch.image_size), ctx.seed)
         else:
             bank, bank_labels = run_models(extract, train, transform, machine=ctx.machine)
             machine = replace(machine, workers=0)  # features lie in memory already
-            probe, samples = FeatureProbe(head, frequencies), Features(train, bank["f"], bank_labels)
+            probe, samples = FeatureProbe(heads, frequencies), Features(train, bank["f"], bank_labels)
         last_epoch = fit(
             probe,
             samples,
-            lars_groups(head),
+            [group for head in made for group in lars_groups(head)],
             training=self.training,
             machine=machine,
             seed=ctx.seed,
@@ -104,14 +117,26 @@ class LinearProbe(Evaluator):
         )
         clear_resume(ctx.folder)
         batch, classes = self.training.effective_batch, train.classes
+        last_epoch["loss"] = last_epoch["first_loss"]  # as what `learned` says
         ctx.warnings.extend(not_learned(last_epoch, images=len(train), batch=batch, classes=len(classes)))
         with torch.no_grad():
-            logits = head.eval().cpu()(queries["f"])
+            logits = heads.eval().cpu()(queries["f"])
         check_finite(logits, val, "logits")
-        predictions = logits.argmax(dim=1)
-        ctx.save_outcomes(val, labels, predictions)
-        value, n = accuracy(predictions, labels)
-        yield Measurement(benchmark=val.name, split=val.split, metric="top1", value=value, n=n, chance=chance(classes))
+        predictions = logits.argmax(dim=2)
+        found = [(facets, predictions[:, place]) for place, facets in enumerate(block_facets(self.blocks))]
+        ctx.save_outcomes(val, labels, found)
+        common: dict[str, Any] = {"benchmark": val.name, "split": val.split, "chance": chance(classes)}
+        for facets, predicted in found:
+            value, n = accuracy(predicted, labels)
+            yield Measurement(metric="top1", value=value, n=n, facets=facets, **common)
+
+
+class Heads(nn.ModuleList):
+    """A head for each of the vectors that stand for an image; none sees another's."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, P, D) to logits (N, P, classes)."""
+        return torch.stack([head(features[:, place]) for place, head in enumerate(self)], dim=1)
 
 
 def make_head(dim: int, num_classes: int) -> nn.Sequential:
@@ -131,18 +156,18 @@ def lars_groups(head: nn.Sequential) -> list[dict[str, Any]]:
 
 
 class FeatureProbe(nn.Module):
-    """A head that is trained on features of the whole effective batch, which were extracted before.
+    """Heads that are trained on features of the whole effective batch, which were extracted before.
 
     Args:
-        head: What is trained.
+        heads: What is trained.
         frequencies: (classes,) of the labels.
     """
 
     frequencies: Tensor
 
-    def __init__(self, head: nn.Module, frequencies: Tensor) -> None:
+    def __init__(self, heads: Heads, frequencies: Tensor) -> None:
         super().__init__()
-        self.head = head
+        self.heads = heads
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def frozen_features(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -150,24 +175,35 @@ class FeatureProbe(nn.Module):
         return {"feature": batch["feature"], "label": batch["label"]}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy of features (N, D), and what `learned` says of it."""
+        """Cross entropy of features (N, P, D), summed over heads, and what `learned` says of the first head."""
         labels = batch["label"]
-        logits = self.head(batch["feature"])
+        logits = self.heads(batch["feature"])
         targets = F.one_hot(labels, len(self.frequencies)).float()
-        reached = learned(logits, labels, self.frequencies, targets, lambda answers: F.nll_loss(log(answers), labels))
-        return {"loss": F.cross_entropy(logits, labels), **reached}
+        first = logits[:, 0]
+        reached = learned(first, labels, self.frequencies, targets, lambda answers: F.nll_loss(log(answers), labels))
+        losses = torch.stack([F.cross_entropy(part, labels) for part in logits.unbind(1)])
+        return {"loss": losses.sum(), "first_loss": losses[0], **reached}
 
 
 class Probe(FeatureProbe):
-    """Likewise, on features of uint8 images that a frozen backbone makes."""
+    """Likewise, on features of uint8 images that a frozen backbone makes.
 
-    def __init__(self, backbone: Backbone, head: nn.Module, feature: Feature, frequencies: Tensor) -> None:
-        super().__init__(head, frequencies)
-        self.backbone, self.kind = backbone.requires_grad_(False).eval(), feature
+    Args:
+        backbone: The network.
+        heads: What is trained.
+        features: Those of the network, as `frozen_features` makes them.
+        frequencies: (classes,) of the labels.
+    """
+
+    def __init__(
+        self, backbone: Backbone, heads: Heads, features: Callable[[Tensor], Tensor], frequencies: Tensor
+    ) -> None:
+        super().__init__(heads, frequencies)
+        self.backbone, self.features = backbone.requires_grad_(False).eval(), features
 
     def frozen_features(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Features and labels of one pass."""
-        return {"feature": self.backbone.feature(batch["image"].float() / 255, self.kind), "label": batch["label"]}
+        return {"feature": self.features(batch["image"].float() / 255), "label": batch["label"]}
 
 
 class Features(torch.utils.data.Dataset[dict[str, Any]]):

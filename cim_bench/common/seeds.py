@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from pathlib import Path
 
@@ -16,7 +17,15 @@ def seed_all(*parts: int | str) -> None:
     seed = int(stable_hash(parts)[:8], 16)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  timm's RandAugment and Mixup draw from the global generator
-    torch.manual_seed(seed)
+    if torch.utils.data.get_worker_info() is None and _has_accelerator():
+        torch.manual_seed(seed)
+    else:  # the same numbers; manual_seed costs 0.1 ms, a tenth of a sample, for devices that nothing here draws on
+        torch.default_generator.manual_seed(seed)
+
+
+@functools.cache
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available()
 
 
 def sample_seed(seed: int, image: str) -> int:

@@ -73,7 +73,43 @@ class Backbone(nn.Module):
         Raises:
             ValueError: If the architecture has no such feature.
         """
-        output: Tensor = self.net.forward_features(self.normalize(images))
+        return self._vector(self.net.forward_features(self.normalize(images)), kind)
+
+    def features(self, images: Tensor, kind: Feature, blocks: Sequence[int]) -> Tensor:
+        """`feature`, and the same vector after some blocks, without the final norm; in one pass.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            kind: ``cls`` or ``mean_patch``.
+            blocks: Counted from 1.
+
+        Returns:
+            (N, 1 + blocks, D).
+
+        Raises:
+            ValueError: If the architecture has no such block or no such feature.
+        """
+        modules = list(getattr(self.net, "blocks", ()))
+        if not modules or kind == "pool":
+            raise ValueError(f"{self.arch.name} has no blocks with a {kind!r} feature; leave blocks empty")
+        if unknown := [block for block in blocks if not 1 <= block <= len(modules)]:
+            raise ValueError(f"{self.arch} has no block {unknown[0]}; choose from 1 to {len(modules)}")
+        seen: dict[int, Tensor] = {}
+        handles = [
+            modules[block - 1].register_forward_hook(lambda *call, block=block: seen.update({block: call[-1]}))
+            for block in blocks
+        ]
+        try:
+            last = self.feature(images, kind)
+        finally:
+            for handle in handles:
+                handle.remove()
+        prefix = int(getattr(self.net, "num_prefix_tokens", 0))
+        vectors = [seen[b][:, 0] if kind == "cls" else seen[b][:, prefix:].mean(dim=1) for b in blocks]
+        return torch.stack([last, *vectors], dim=1)
+
+    def _vector(self, output: Tensor, kind: Feature) -> Tensor:
+        """`feature` of what the network's last block and norm gave."""
         if kind == "pool" and output.ndim == 4:
             pooled: Tensor = self.net.forward_head(output, pre_logits=True)
             return pooled

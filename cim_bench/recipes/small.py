@@ -37,7 +37,8 @@ def cim(image_size: int) -> CIM:
     """CIM with four exemplars of half the context's side.
 
     Maps start by Xavier's rule (``map_std=None``): from the public code's start, trainings this short get less far
-    (docs/pretexts/cim.md).
+    (docs/pretexts/cim.md). Exemplars are cut for a whole batch, where the model is: image by image, that costs a core
+    several times as much at this size.
     """
     return CIM(
         context_size=image_size,
@@ -46,6 +47,7 @@ def cim(image_size: int) -> CIM:
         decoder_dim=128,
         decoder_heads=4,
         map_std=None,
+        cut_on="device",
     )
 
 

@@ -15,6 +15,7 @@ NAMELESS = "prediction"  # the outcome column of answers without facets
 # Closed: a package of somebody else's writes a dot into the names of its own (``mypkg.stride``).
 FACETS: Mapping[str, str] = {
     "k": "how many neighbours vote",
+    "block": "after which block features were taken, counted from 1; absent for the network's last output",
     "attack": "what attacked the images; `CLEAN` for nothing",
     "eps": "largest change of a pixel (L-infinity), on the scale of [0, 1]",
     "corruption": "what corrupted the images; `CLEAN` for nothing",

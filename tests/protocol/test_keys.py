@@ -454,6 +454,7 @@ def test_what_counts_of_a_checkpoint(needs: str, world: World, tmp_path: Path) -
         keys[name] = world.key(evaluator, subjects={"s": FromCheckpoint(path=str(tmp_path / name))})
     assert len(set(keys.values())) == len(keys)
     labels = {"epochs": 7, "seed": 9, "pretrain_data": "x", "passed": {"a": 1}, "recipe": {"b": 2}, "key": "k"}
+    labels |= {"held_out": {"val_loss": 1.0}, "warning": "w"}
     save_checkpoint(tmp_path / "labels", first.state, replace(meta, **{**labels, "parent": "p"}))
     assert world.key(evaluator, subjects={"s": FromCheckpoint(path=str(tmp_path / "labels"))}) == keys["as it is"]
 

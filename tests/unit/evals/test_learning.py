@@ -20,7 +20,7 @@ from cim_bench.data.images import ImageSet
 from cim_bench.evals.classifier import make_classifier
 from cim_bench.evals.finetune import Finetune, FinetuneModel
 from cim_bench.evals.learning import CHANCE_BOUND, LEAST_LEARNED, class_frequencies, not_learned
-from cim_bench.evals.linear_probe import FeatureProbe, LinearProbe
+from cim_bench.evals.linear_probe import FeatureProbe, Heads, LinearProbe
 from cim_bench.jobs.subjects import random_checkpoint
 from cim_bench.models.backbone import load_backbone
 from cim_bench.records.measurement import Measurement
@@ -50,9 +50,9 @@ def plain(**changes: Any) -> Finetune:
 
 
 def test_a_probes_ends_by_hand() -> None:
-    probe = FeatureProbe(torch.nn.Identity(), SHARES)
+    probe = FeatureProbe(Heads([torch.nn.Identity()]), SHARES)
     features = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
-    found = probe({"feature": features, "label": LABELS})
+    found = probe({"feature": features[:, None], "label": LABELS})
     assert float(found["accuracy"]) == 0.75
     assert float(found["constant_loss"]) == pytest.approx(PRIOR_ENTROPY, rel=1e-5)
     assert float(found["perfect_loss"]) == 0.0
