@@ -22,6 +22,7 @@ from cim_bench.evals.segmentation.neighbours import (
 )
 
 QUERIES, TOKENS = 8192, 4096  # of one product at most: 134 MB
+AT_ONCE = 1024  # queries whose neighbours' labels are in memory: of 30 neighbours and 256 pixels 8 MB
 
 
 @dataclass(frozen=True)
@@ -133,17 +134,26 @@ class Bank:
         for chunk in queries.chunks(places, QUERIES):
             tokens = self.scaling.apply(torch.from_numpy(queries.tokens[chunk]).flatten(0, 1), self.device)
             found = nearest(tokens, self.tokens(), most=max(ks), distances=distances)
-            voted = {
-                (k, distance): to_pixels(self._vote(numbers, k), queries.grid)
-                for distance, numbers in found.items()
-                for k in ks
-            }
+            voted = {distance: self._vote(numbers, ks) for distance, numbers in found.items()}
             for place, image in enumerate(chunk):
-                yield image, {choice: labels[place] for choice, labels in voted.items()}
+                own = slice(place * queries.grid**2, (place + 1) * queries.grid**2)
+                yield (
+                    image,
+                    {
+                        (k, distance): to_pixels(labels[own], queries.grid)[0]
+                        for distance, answers in voted.items()
+                        for k, labels in answers.items()
+                    },
+                )
 
-    def _vote(self, numbers: Tensor, k: int) -> Tensor:
-        """(Q, most) numbers of patches to (Q, l) labels; a piece at a time, as labels are many."""
-        return torch.cat([most_frequent(self._labels(piece), 1) for piece in torch.split(numbers[:, :k], 1024)])
+    def _vote(self, numbers: Tensor, ks: Sequence[int]) -> dict[int, Tensor]:
+        """(Q, most) numbers of patches to (Q, l) labels by k; a piece at a time, as labels of neighbours are many."""
+        parts: dict[int, list[Tensor]] = {k: [] for k in ks}
+        for piece in torch.split(numbers, AT_ONCE):
+            labels = self._labels(piece)
+            for k in ks:
+                parts[k].append(most_frequent(labels[:, :k], 1))
+        return {k: torch.cat(part) for k, part in parts.items()}
 
     def _labels(self, numbers: Tensor) -> Tensor:
         labels = self.patches.labels_of(numbers)

@@ -30,8 +30,10 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def test_benchmark_runs_skips_and_reports(cim_bench: Run, shell: Run, recipe_file: Path, tmp_path: Path) -> None:
     """The first run is a process of its own; what it left on disk is all that the others know."""
     plan = cim_bench("run", recipe_file, "--plan", "--output", "out").stdout
-    assert [line.split()[0] in ("to", "waits") for line in plan.splitlines()] == [True] * 7 + [False]
-    assert plan.splitlines()[-1].startswith("7 jobs: 4 to do, 3 waits")
+    assert [line.split()[0] in ("to", "waits") for line in plan.splitlines()] == [True] * 7 + [False] * 2
+    assert plan.splitlines()[-2].startswith("7 jobs: 4 to do, 3 waits")
+    shared = "jobs that share one pass over their images: knn (2 jobs)"
+    assert plan.splitlines()[-1] == shared
     first = shell("run", recipe_file, "--output", "out")
     for column in ("k-NN", "Linear", "Fine-tune"):
         assert column in first.stdout
@@ -45,7 +47,7 @@ def test_benchmark_runs_skips_and_reports(cim_bench: Run, shell: Run, recipe_fil
     second = cim_bench("run", recipe_file, "--output", "out")
     assert second.stderr.count("skipped") == 7
     assert snapshot(tmp_path / "out") == kept
-    assert cim_bench("run", recipe_file, "--plan", "--output", "out").stdout.endswith("7 jobs: 7 finished\n")
+    assert cim_bench("run", recipe_file, "--plan", "--output", "out").stdout.endswith(f"7 jobs: 7 finished\n{shared}\n")
     assert cim_bench("report", "out").stdout == second.stdout
     # another value is another job: nothing that was finished is touched
     cim_bench("run", recipe_file, "--output", "out", "--evaluators.knn.temperature", "0.1", check=False)

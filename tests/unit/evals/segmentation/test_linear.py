@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from cim_bench.benchmark import Benchmark, RandomInit
 from cim_bench.contracts.context import Context
 from cim_bench.data.segmentation import IGNORED, SegmentationSet
-from cim_bench.evals.segmentation.linear import LinearSegmenter, SegmentationLinear, SegmentationProbe
+from cim_bench.evals.segmentation.linear import SegmentationLinear
+from cim_bench.evals.segmentation.probe import LinearSegmenter, SegmentationProbe
 from cim_bench.executors.local import LocalExecutor
 from cim_bench.jobs.plan import make_plan
 from cim_bench.jobs.runner import Runner
