@@ -57,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (evaluate, run, demo):
         text = "what runs the jobs, by name; its settings are --executor.SETTING, such as --executor.slots 2"
         command.add_argument("--executor", default="", metavar="NAME", help=text)
+        text = "EVALUATOR.SETTING and two or more values: each is an evaluator, and a row, of its own"
+        command.add_argument("--sweep", nargs="+", default=(), metavar="VALUE", help=text)
     for command in (run, demo):
         command.add_argument("--plan", action="store_true", help="print the jobs and what is missing, run nothing")
         text = "run those alone whose names fit, such as 'CIM-*/knn', with what they need; one GPU a subject, say"

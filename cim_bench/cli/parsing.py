@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cim_bench import registry
 from cim_bench.cli.overrides import override
+from cim_bench.cli.sweep import sweep
 
 if TYPE_CHECKING:
     from cim_bench.benchmark import Benchmark, Pretraining
@@ -55,7 +56,8 @@ def parse_run(options: argparse.Namespace, fields: Sequence[str]) -> Benchmark:
             f"recipe {options.recipe!r} is a {type(recipe).__name__}, not a benchmark; "
             f"{_other_way(recipe, options.recipe)}"
         )
-    return override(_with_executor(recipe, options.executor), fields, f"cim-bench run {options.recipe}")
+    prog = f"cim-bench run {options.recipe}"
+    return sweep(override(_with_executor(recipe, options.executor), fields, prog), options.sweep, prog)
 
 
 def parse_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> Benchmark:
@@ -68,7 +70,8 @@ def parse_evaluate(options: argparse.Namespace, fields: Sequence[str]) -> Benchm
     benchmark = make_evaluation(
         given, options.evaluators, data=Data(), machine=Machine(), executor=LocalExecutor(), seed=options.seed
     )
-    return override(_with_executor(benchmark, options.executor), fields, "cim-bench evaluate")
+    prog = "cim-bench evaluate"
+    return sweep(override(_with_executor(benchmark, options.executor), fields, prog), options.sweep, prog)
 
 
 def parse_selftest(_options: argparse.Namespace, fields: Sequence[str]) -> SelfTest:

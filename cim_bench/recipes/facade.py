@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cim_bench.benchmark import Benchmark, RandomInit
-from cim_bench.evals.segmentation.upernet import SegmentationUPerNet
-from cim_bench.spec import OF_BENCHMARK, Arch, Data, FromCheckpoint, IterationTraining, Machine, SlidingTest
+from cim_bench.evals.segmentation.knn import SegmentationKNN
+from cim_bench.evals.segmentation.linear import SegmentationLinear, dinov2_training
+from cim_bench.evals.segmentation.upernet import SegmentationUPerNet, mae_training
+from cim_bench.spec import OF_BENCHMARK, Arch, Data, FromCheckpoint, Machine, SlidingTest
 
 VIT = Arch(name="vit_small_patch14_dinov2", image_size=224)
 
@@ -18,26 +22,31 @@ def facade() -> Benchmark:
     """
     return Benchmark(
         name="facade",
-        subjects={"Scratch": RandomInit(arch=VIT), "Pretrained": FromCheckpoint(kind="backbone")},
-        evaluators={"segmentation_upernet": upernet()},
+        subjects={
+            "Scratch": RandomInit(arch=VIT),
+            "Pretrained": FromCheckpoint(kind="backbone", published="any ViT or ResNet"),
+        },
+        evaluators={
+            "segmentation_knn": SegmentationKNN(data=OF_BENCHMARK),
+            "segmentation_linear": linear(),
+            "segmentation_upernet": upernet(),
+        },
         data=Data(name="facade", root="data/facade"),
         machine=Machine(workers=1, micro_batch=8, save_every_s=30),
     )
 
 
-def upernet(crop: int = 252) -> SegmentationUPerNet:
+CROP = 252
+TEST = SlidingTest(scale=(4 * CROP, CROP), crop=CROP, strides=(2 * CROP // 3,))
+
+
+def linear() -> SegmentationLinear:
+    """DINOv2's head for 1,000 steps, on the tokens of one window of each image, which are made once."""
+    schedule = replace(dinov2_training(), iterations=1_000, warmup_iterations=100)
+    return SegmentationLinear(data=OF_BENCHMARK, training=schedule, test=TEST, augment="none")
+
+
+def upernet() -> SegmentationUPerNet:
     """UPerNet of an eighth of the width, for 160 steps of 8 images."""
-    return SegmentationUPerNet(
-        data=OF_BENCHMARK,
-        training=IterationTraining(
-            iterations=160,
-            effective_batch=8,
-            lr=3e-4,
-            weight_decay=0.05,
-            layer_decay=0.65,
-            warmup_iterations=16,
-            validations=2,
-        ),
-        test=SlidingTest(scale=(2 * crop, crop), crop=crop, strides=(2 * crop // 3,)),
-        channels=96,
-    )
+    schedule = replace(mae_training(), iterations=160, effective_batch=8, lr=3e-4, warmup_iterations=16, validations=2)
+    return SegmentationUPerNet(data=OF_BENCHMARK, training=schedule, test=TEST, channels=96)
