@@ -18,7 +18,8 @@ def facade() -> Benchmark:
 
     Command: ``cim-bench run facade --data.root FOLDER --subjects.Pretrained.path CHECKPOINT``. Made for LabelMeFacade
     (100 training and 150 validation photographs, eight classes); UPerNet has 96 channels and crops of 252 pixels, which
-    patches of 14 divide. Hardware: 2 CPU cores. Time: see docs/results/segmentation.md.
+    patches of 14 divide. Hardware: 2 CPU cores. Time: docs/results/segmentation.md. Expected: the
+    checkpoint above random weights in every depth.
     """
     return Benchmark(
         name="facade",

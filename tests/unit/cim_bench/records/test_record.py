@@ -109,7 +109,10 @@ def test_a_file_of_records_survives_the_round_trip(
         ({"value": 73.2}, "outside"),
         ({"n": 0}, "n=0 samples; nothing was measured"),
         ({"n": -1}, "n=-1"),
-        ({"facets": {"epsilon": 0.1}}, r"no facet is called 'epsilon'; choose one of k, attack, eps, .*mypkg\.epsilon"),
+        (
+            {"facets": {"epsilon": 0.1}},
+            r"no facet is called 'epsilon'; choose one of k, block, attack, eps, .*mypkg\.epsilon",
+        ),
         ({"facets": {"": "x"}}, "no facet is called ''"),
         ({"facets": {"eps": math.nan}}, "facet 'eps' is nan; give a finite number"),
         ({"facets": {"k": True}}, "facet 'k' is True, a bool; give a text or a number"),
