@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 
+from cim_bench.benchmark import RandomInit
+from cim_bench.contracts.context import Context
 from cim_bench.data.segmentation import IGNORED, SegmentationSet
-from cim_bench.evals.segmentation.upernet import SegmentationUPerNet, check_pass, layer_of, pixel_loss
-from cim_bench.models.backbone import Backbone
+from cim_bench.engine.log import read_log
+from cim_bench.evals.segmentation.upernet import (
+    SegmentationModel,
+    SegmentationUPerNet,
+    check_pass,
+    layer_of,
+    pixel_loss,
+)
+from cim_bench.jobs.subjects import random_checkpoint
+from cim_bench.models.backbone import Backbone, load_backbone
 from cim_bench.recipes.segmentation import MAE_CURVE, segmentation_mae
-from cim_bench.spec import Arch, IterationTraining, SlidingTest
+from cim_bench.spec import Arch, Data, IterationTraining, Machine, SlidingTest
 
 TINY = Arch(name="vit_tiny_patch16_224", image_size=32, options={"embed_dim": 24, "depth": 4, "num_heads": 2})
 SMALL = SegmentationUPerNet(
@@ -112,3 +123,36 @@ def test_passes_of_one_image_are_refused() -> None:
         check_pass(16, 1)
     with pytest.raises(ValueError, match=r"training\.effective_batch leaves one image a pass"):
         check_pass(1, 16)
+
+
+def test_a_killed_training_goes_on_bit_for_bit(
+    small_masks: Data, cpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(SMALL, data=small_masks, training=replace(SMALL.training, iterations=6, validations=2))
+    checkpoint = random_checkpoint(RandomInit(arch=TINY), seed=0)
+    model = load_backbone(checkpoint, what="random")
+    machine = replace(cpu, save_every_s=0.0)
+    ctx = Context(data=small_masks, machine=machine, seed=0, folder=tmp_path / "whole", subject=checkpoint.meta)
+    ctx.folder.mkdir()
+    whole = list(recipe.run(model, ctx))
+    log = read_log(ctx.folder, "miou")
+    assert [step for step, _ in log] == [2, 5]
+    left = iter(range(4))
+    real = SegmentationModel.forward
+
+    def killed(self: SegmentationModel, batch: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return real(self, batch)
+
+    monkeypatch.setattr(SegmentationModel, "forward", killed)
+    again = replace(ctx, folder=tmp_path / "again", warnings=[])
+    again.folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        list(recipe.run(model, again))
+    assert (again.folder / "resume.pt").exists()
+    monkeypatch.setattr(SegmentationModel, "forward", real)
+    assert list(recipe.run(model, again)) == whole
+    assert read_log(again.folder, "miou") == log
+    assert not (again.folder / "resume.pt").exists()
+    assert again.warnings == ctx.warnings
