@@ -47,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_foreign(evaluate)
     evaluate.add_argument(
+        "--drop-head", action="store_true", help="take the backbones of classifiers, as of supervised training"
+    )
+    evaluate.add_argument(
         "--evaluators", nargs="+", default=["knn", "linear_probe"], help="evaluators, or recipes of one"
     )
     evaluate.add_argument("--seed", type=int, default=0, help="of every random choice")

@@ -30,6 +30,7 @@ def foreign(options: argparse.Namespace, path: str) -> FromCheckpoint:
         allow_pickle=options.allow_pickle,
         format=options.format,
         normalisation=options.normalisation,
+        drop_head=getattr(options, "drop_head", False),
     )
 
 

@@ -98,7 +98,7 @@ class JobStates:
         if evaluator.needs == "backbone" and meta.kind == "classifier":
             raise ValueError(
                 f"{job.evaluator} takes a pre-trained backbone, "
-                f"and {job.subject} is a fine-tuned classifier; give its parent checkpoint"
+                f"and {job.subject} is a fine-tuned classifier; give its parent checkpoint, or set its drop_head"
             )
         protocol, data = protocol_info(evaluator, self.benchmark.data), self.fingerprint(evaluator)
         key = job_key(weights=meta.identity, protocol=protocol, data=data, seed=self.benchmark.seed)
