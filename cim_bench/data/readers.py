@@ -11,7 +11,7 @@ from timm.data import create_dataset
 from timm.data.readers import create_reader, set_img_extensions
 
 from cim_bench.data.folders import ImageFolderReader, check_names
-from cim_bench.data.photos.crops import photos
+from cim_bench.data.photos.crops import CROPS, photos
 from cim_bench.data.photos.shifts import PHOTO_SHIFTS, photo_shift
 from cim_bench.data.sets import SPLIT_NAMES
 from cim_bench.data.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES
@@ -45,7 +45,7 @@ def split_place(data: Data, split: str) -> Path | None:
         return None
     if kind == "wds":
         return find_split(Path(rest), split)
-    root = photos() if data.root == "photos" else photo_shift(kind) if kind in PHOTO_SHIFTS else Path(data.root)
+    root = photos(name=kind) if kind in CROPS else photo_shift(kind) if kind in PHOTO_SHIFTS else Path(data.root)
     return root if split == "." else find_split(root, split)
 
 

@@ -16,7 +16,8 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,36 @@ _SKIMAGE = (
 )
 _FOLDERS = {"skimage": ("data", _SKIMAGE), "sklearn": ("datasets/images", "china.jpg flower.jpg")}
 PHOTO_CLASSES = tuple(sorted(Path(file).stem for _, files in _FOLDERS.values() for file in files.split()))
+# Photographs of things, in which a part has one place: not of textures, stars, tissue or lines of print.
+THINGS = ("astronaut", "camera", "chelsea", "china", "coffee", "coins", "flower", "motorcycle_left", "rocket")
 CROPS_VERSION = 1  # of the recipe: raise it whenever other crops would come out
-SIZE = 64  # of a crop, pixels
-SIDES = (64, 128)  # least and greatest side of the square cut from the photograph, pixels
-COUNTS = {"train": 100, "val": 25}  # crops per class
 TRAIN_SHARE = (2, 3)  # of the photograph's longer axis, from the left or the top; the rest is for validation
 TOP_DOWN = ("astronaut", "camera", "flower", "moon")  # split along the height: little in their right third
 DRAWS_PER_CROP = 3  # places drawn for a crop, of which the one of greatest contrast is taken: fewer blank skies
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One set of crops.
+
+    Attributes:
+        size: Of a crop, pixels.
+        sides: Least and greatest side of the square cut from the photograph, pixels.
+        counts: Crops per class, by split.
+        classes: The photographs.
+    """
+
+    size: int
+    sides: tuple[int, int]
+    counts: Mapping[str, int]
+    classes: tuple[str, ...]
+
+
+CROPS: Mapping[str, Crops] = {
+    "photos": Crops(64, (64, 128), {"train": 100, "val": 25}, PHOTO_CLASSES),
+    # For pre-training: wider crops, which show things whole and not their surface, with pixels for a crop of a crop.
+    "photos-things": Crops(96, (96, 256), {"train": 200, "val": 25}, THINGS),
+}
 
 
 def cache_folder() -> Path:
@@ -48,28 +72,31 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cim-bench"
 
 
-def photos(root: Path | None = None) -> Path:
+def photos(root: Path | None = None, name: str = "photos") -> Path:
     """The ImageFolder of photographs, made at the first call and found again by later ones.
 
     Args:
         root: The folder to keep it in, ``cache_folder()`` unless given.
+        name: A key of `CROPS`.
 
     Returns:
-        ``<root>/photos-<hash of the sources and the recipe>``, which holds ``train/<class>/NNN.png``,
+        ``<root>/<name>-<hash of the sources and the recipe>``, which holds ``train/<class>/NNN.png``,
         ``val/<class>/NNN.png`` and ``manifest.json``: hash, class, split and source rectangle of every file.
 
     Raises:
         ValueError: scikit-image or scikit-learn, or one of their photographs, is not installed.
         OSError: The folder cannot be written.
     """
-    sources = photo_files()
+    crops = CROPS[name]
+    sources = {label: path for label, path in photo_files().items() if label in crops.classes}
+    constants = [CROPS_VERSION, crops.size, crops.sides, crops.counts, TRAIN_SHARE, TOP_DOWN, DRAWS_PER_CROP]
     recipe = {
-        "constants": [CROPS_VERSION, SIZE, SIDES, COUNTS, TRAIN_SHARE, TOP_DOWN, DRAWS_PER_CROP],
-        "sources": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()},
+        "constants": constants,
+        "sources": {label: hashlib.sha256(path.read_bytes()).hexdigest() for label, path in sources.items()},
     }
-    folder = named_folder("photos", recipe, root)
+    folder = named_folder(name, recipe, root)
     if not intact(folder, recipe):
-        build(folder, recipe, lambda new: _crops(new, sources))
+        build(folder, recipe, lambda new: _all_crops(new, crops, sources))
     return folder
 
 
@@ -157,25 +184,26 @@ def write_manifest(folder: Path, recipe: dict[str, Any], files: list[dict[str, A
     (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1))
 
 
-def _crops(root: Path, sources: dict[str, Path]) -> list[dict[str, Any]]:
+def _all_crops(root: Path, crops: Crops, sources: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Writes all crops below `root`, and returns their rows of the manifest."""
     images = {name: Image.open(path).convert("RGB") for name, path in sources.items()}
-    return [*chain(*(_cut(root, split, name, image) for split in COUNTS for name, image in images.items()))]
+    return [*chain(*(_cut(root, crops, split, *image) for split in crops.counts for image in images.items()))]
 
 
-def _cut(root: Path, split: str, name: str, image: Image.Image) -> list[dict[str, Any]]:
+def _cut(root: Path, crops: Crops, split: str, name: str, image: Image.Image) -> list[dict[str, Any]]:
     """Writes the crops of one class and split below `root`, and returns their rows of the manifest."""
     region = split_region(split, name, image.size)
     generator = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{split}/{name}".encode()).digest()))
     grey = np.asarray(image.convert("L"))
     rows = []
     (root / split / name).mkdir(parents=True)
-    for index in range(COUNTS[split]):
-        _, left, top, side = max(_draw(grey, region, generator) for _ in range(DRAWS_PER_CROP))
+    for index in range(crops.counts[split]):
+        drawn = (_draw(grey, region, crops.sides, generator) for _ in range(DRAWS_PER_CROP))
+        _, left, top, side = max(drawn)
         # Cropped first: resize(box=...) would let its filter look over the border, into the other split.
-        crop = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        crop = image.crop((left, top, left + side, top + side))
         path = root / split / name / f"{index:03d}.png"
-        crop.save(path)
+        crop.resize((crops.size, crops.size), Image.Resampling.LANCZOS).save(path)
         row = {"path": path.relative_to(root).as_posix(), "class": name, "split": split}
         row["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         rows.append({**row, "left": left, "top": top, "side": side})
@@ -196,10 +224,12 @@ def split_region(split: str, name: str, size: tuple[int, int]) -> list[int]:
     return region
 
 
-def _draw(grey: Any, region: list[int], generator: np.random.Generator) -> tuple[float, int, int, int]:
+def _draw(
+    grey: Any, region: list[int], sides: tuple[int, int], generator: np.random.Generator
+) -> tuple[float, int, int, int]:
     """A random square within the region (left, top, right, bottom): its contrast, left, top and side."""
     width, height = region[2] - region[0], region[3] - region[1]
-    side = int(generator.integers(SIDES[0], min(SIDES[1], width, height), endpoint=True))
+    side = int(generator.integers(sides[0], min(sides[1], width, height), endpoint=True))
     left = region[0] + int(generator.integers(width - side, endpoint=True))
     top = region[1] + int(generator.integers(height - side, endpoint=True))
     return float(grey[top : top + side, left : left + side].std()), left, top, side

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 from PIL import Image
 
 from cim_bench.data.photos import crops as module
-from cim_bench.data.photos.crops import COUNTS, PHOTO_CLASSES, cache_folder, photos
+from cim_bench.data.photos.crops import CROPS, PHOTO_CLASSES, THINGS, cache_folder, photos
 
-FEW = {"train": 2, "val": 1}  # crops per class where the number does not matter: files are slow to delete
+COUNTS = CROPS["photos"].counts
+# Of crops per class where the number does not matter: files are slow to delete.
+FEW = {name: replace(crops, counts={"train": 2, "val": 1}) for name, crops in CROPS.items()}
 
 if any(importlib.util.find_spec(package) is None for package in ("skimage", "sklearn")):
     pytest.skip("needs cim-bench[photos]", allow_module_level=True)
@@ -28,13 +31,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COUNTS", FEW)
+    monkeypatch.setattr(module, "CROPS", FEW)
 
 
 @pytest.fixture(scope="module")
 def made_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "COUNTS", FEW)
+        patch.setattr(module, "CROPS", FEW)
         return photos(tmp_path_factory.mktemp("small"))
 
 
@@ -101,6 +104,20 @@ def test_a_crop_is_the_rectangle_its_row_names(made: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_wider_crops_for_pretraining_keep_the_same_line_between_the_splits(tmp_path: Path) -> None:
+    folder = photos(tmp_path, "photos-things")
+    assert re.fullmatch("photos-things-[0-9a-f]{12}", folder.name)
+    assert {path.name for path in (folder / "train").iterdir()} == set(THINGS) < set(PHOTO_CLASSES)
+    for row in manifest(folder)["files"]:
+        with Image.open(folder / row["path"]) as crop, Image.open(module.photo_files()[row["class"]]) as source:
+            region = module.split_region(row["split"], row["class"], source.size)
+            assert crop.size == (96, 96)
+        assert 96 <= row["side"] <= 256
+        assert region[0] <= row["left"] <= region[2] - row["side"]
+        assert region[1] <= row["top"] <= region[3] - row["side"]
+
+
+@pytest.mark.usefixtures("small")
 def test_a_second_build_is_byte_identical(made_small: Path, made: Path, tmp_path: Path) -> None:
     again = photos(tmp_path / "new" / "cache")
     assert again.name == made_small.name != made.name
@@ -155,11 +172,11 @@ def test_a_concurrent_builder_that_wins_is_kept(
 ) -> None:
     winner, cut = made_small, module._cut
 
-    def late(root: Path, split: str, name: str, image: Image.Image) -> list[dict[str, Any]]:
+    def late(root: Path, *of: Any) -> list[dict[str, Any]]:
         if not (tmp_path / "cache" / winner.name).exists():
             shutil.copytree(winner, tmp_path / "cache" / winner.name)
             (tmp_path / "cache" / winner.name / "mark").touch()
-        return cut(root, split, name, image)
+        return cut(root, *of)
 
     monkeypatch.setattr(module, "_cut", late)
     folder = photos(tmp_path / "cache")
