@@ -9,7 +9,24 @@ from cim_bench.contracts.evaluator import Evaluator
 from cim_bench.evals.adversarial import Adversarial
 from cim_bench.evals.corruptions.protocol import Corruptions
 from cim_bench.evals.finetune import Finetune
-from cim_bench.recipes.small import ONLY, RESNETS, TUNED, VITS, linear, probes, subjects, training
+from cim_bench.recipes.small import (
+    ONLY,
+    RESNETS,
+    TUNED,
+    VITS,
+    Recipe,
+    cim,
+    linear,
+    mae,
+    plain_cim,
+    probes,
+    resnet,
+    resnet_subjects,
+    simmim,
+    training,
+    vit,
+    vit_subjects,
+)
 from cim_bench.spec import Data, Machine, Training
 
 
@@ -22,6 +39,12 @@ def cifar10() -> Benchmark:
     data = Data(name="cifar10", root="torch/cifar10", val_split="test")
     machine = Machine(workers=1, micro_batch=256, save_every_s=60)
     budget = training(epochs=4, warmup_epochs=0.1)
+    vits = {
+        "SimMIM": Recipe(simmim(32), budget),
+        "MAE": Recipe(mae(), budget),
+        "CIM": Recipe(plain_cim(32), budget),
+    }
+    resnets = {"SimMIM": Recipe(simmim(32), budget), "CIM": Recipe(cim(32), budget)}
     tuning = Finetune(
         auto_augment="",
         mixup=0.0,
@@ -33,6 +56,7 @@ def cifar10() -> Benchmark:
     )
     evaluators: dict[str, Evaluator] = {
         **probes(linear(30, 3, 1024, 1.0)),
+        **probes(linear(30, 3, 1024, 1.0), resnet=True),
         "finetune": tuning,
         "finetune_resnet": replace(tuning, training=replace(tuning.training, layer_decay=None)),
         "adversarial": Adversarial(crop_pct=1.0),
@@ -40,7 +64,7 @@ def cifar10() -> Benchmark:
     }
     return Benchmark(
         name="cifar10",
-        subjects=subjects(machine, image_size=32, vits=budget, resnets=budget),
+        subjects={**vit_subjects(machine, vit(32), vits), **resnet_subjects(machine, resnet(32), resnets)},
         evaluators=evaluators,
         only={
             **ONLY,

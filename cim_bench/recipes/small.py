@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from cim_bench.benchmark import Pretraining, RandomInit
 from cim_bench.contracts.evaluator import Evaluator
@@ -12,7 +14,7 @@ from cim_bench.evals.linear_probe import LinearProbe
 from cim_bench.pretrain.cim.method import CIM
 from cim_bench.pretrain.mae import MAE
 from cim_bench.pretrain.simmim import SimMIM
-from cim_bench.spec import OF_BENCHMARK, Arch, FromCheckpoint, Machine, Training
+from cim_bench.spec import OF_BENCHMARK, Arch, Data, FromCheckpoint, Machine, Training
 
 Options = dict[str, int | float | str | tuple[int, ...]]
 VITS, RESNETS = ("*-ViT",), ("Scratch-ResNet", "SimMIM-ResNet", "CIM-ResNet")
@@ -21,9 +23,9 @@ FROZEN = ("Random-ResNet", *RESNETS[1:])  # a random ResNet gives features with 
 ONLY = {"knn": VITS, "knn_resnet": FROZEN, "linear_probe": VITS, "linear_probe_resnet": FROZEN}
 
 
-def vit(image_size: int) -> Arch:
-    """A ViT of 128 channels and 4 blocks that sees 8 by 8 patches."""
-    options: Options = {"patch_size": image_size // 8, "embed_dim": 128, "depth": 4, "num_heads": 4}
+def vit(image_size: int, *, cells: int = 8, depth: int = 4) -> Arch:
+    """A ViT of 128 channels that sees `cells` by `cells` patches."""
+    options: Options = {"patch_size": image_size // cells, "embed_dim": 128, "depth": depth, "num_heads": 4}
     return Arch(name="vit_small_patch16_224", image_size=image_size, options=options)
 
 
@@ -70,53 +72,75 @@ def simmim(image_size: int) -> SimMIM:
     return SimMIM(mask_patch=image_size // 4, drop_path=0.0)
 
 
-def training(epochs: int, warmup_epochs: float) -> Training:
-    """One budget for all methods."""
+def training(epochs: int, warmup_epochs: float, beta2: float = 0.95) -> Training:
+    """A half-cosine from 2e-3 for 256 images, in batches of 64."""
     return Training(
         epochs=epochs,
         warmup_epochs=warmup_epochs,
         effective_batch=64,
         base_lr=2e-3,
-        betas=(0.9, 0.95),
+        betas=(0.9, beta2),
         weight_decay=0.05,
         clip_grad=1.0,
     )
 
 
-def subjects(
-    machine: Machine, *, image_size: int, vits: Training, resnets: Training
-) -> dict[str, Pretraining | FromCheckpoint | RandomInit]:
-    """Scratch, SimMIM, MAE and CIM on the ViT; Scratch, Random, SimMIM and CIM on the ResNet.
+@dataclass(frozen=True)
+class Recipe:
+    """A pretext and its training."""
+
+    pretext: Pretext
+    training: Training
+
+
+Subjects = dict[str, Pretraining | FromCheckpoint | RandomInit]
+
+
+def vit_subjects(machine: Machine, vit: Arch, recipes: Mapping[str, Recipe], data: Data = OF_BENCHMARK) -> Subjects:
+    """Scratch, which starts as CIM does, and some methods on a ViT.
+
+    Args:
+        machine: Of all pre-trainings.
+        vit: The network.
+        recipes: By the method's name; CIM is one.
+        data: What they learn from.
+    """
+    trained = {
+        f"{name}-ViT": Pretraining(
+            pretext=recipe.pretext, arch=vit, data=data, machine=machine, training=recipe.training
+        )
+        for name, recipe in recipes.items()
+    }
+    return {"Scratch-ViT": RandomInit(arch=vit, pretext=recipes["CIM"].pretext), **trained}
+
+
+def resnet_subjects(machine: Machine, resnet: Arch, recipes: Mapping[str, Recipe]) -> Subjects:
+    """Scratch, Random and some methods on a ResNet, of which CIM exports the EMA encoder; arguments as above.
 
     Scratch-ResNet is what fine-tuning starts from. Random-ResNet is the same network as a frozen one is compared with.
     """
-
-    def made(arch: Arch, pretext: Pretext, schedule: Training) -> Pretraining:
-        return Pretraining(pretext=pretext, arch=arch, data=OF_BENCHMARK, machine=machine, training=schedule)
-
-    resnet_cim = replace(made(resnet(image_size), cim(image_size), resnets), export="ema")
-
-    return {
-        "Scratch-ViT": RandomInit(arch=vit(image_size), pretext=plain_cim(image_size)),
-        "SimMIM-ViT": made(vit(image_size), simmim(image_size), vits),
-        "MAE-ViT": made(vit(image_size), mae(), vits),
-        "CIM-ViT": made(vit(image_size), plain_cim(image_size), vits),
-        "Scratch-ResNet": RandomInit(arch=resnet(image_size)),
-        "Random-ResNet": RandomInit(arch=resnet(image_size), calibrate=1024),
-        "SimMIM-ResNet": made(resnet(image_size), simmim(image_size), resnets),
-        "CIM-ResNet": resnet_cim,
+    trained = {
+        f"{name}-ResNet": Pretraining(
+            pretext=recipe.pretext,
+            arch=resnet,
+            data=OF_BENCHMARK,
+            machine=machine,
+            training=recipe.training,
+            export="ema" if isinstance(recipe.pretext, CIM) else "online",
+        )
+        for name, recipe in recipes.items()
     }
+    fresh = {"Scratch-ResNet": RandomInit(arch=resnet), "Random-ResNet": RandomInit(arch=resnet, calibrate=1024)}
+    return {**fresh, **trained}
 
 
-def probes(linear: Training) -> dict[str, Evaluator]:
+def probes(linear: Training, *, resnet: bool = False) -> dict[str, Evaluator]:
     """k-NN and linear probing, on the mean of a ViT's patch tokens or a ResNet's pooled map."""
-    knn = KNN(feature="mean_patch", crop_pct=1.0)
-    probe = LinearProbe(feature="mean_patch", augment="none", crop_pct=1.0, training=linear)
+    feature: Literal["mean_patch", "pool"] = "pool" if resnet else "mean_patch"
+    suffix = "_resnet" if resnet else ""
     return {
-        "knn": knn,
-        "knn_resnet": replace(knn, feature="pool"),
-        "linear_probe": probe,
-        "linear_probe_resnet": replace(probe, feature="pool"),
+        f"knn{suffix}": KNN(feature=feature, crop_pct=1.0),
+        f"linear_probe{suffix}": LinearProbe(feature=feature, augment="none", crop_pct=1.0, training=linear),
     }
 
 
