@@ -72,13 +72,13 @@ def simmim(image_size: int) -> SimMIM:
     return SimMIM(mask_patch=image_size // 4, drop_path=0.0)
 
 
-def training(epochs: int, warmup_epochs: float, beta2: float = 0.95) -> Training:
-    """A half-cosine from 2e-3 for 256 images, in batches of 64."""
+def training(epochs: int, warmup_epochs: float, *, base_lr: float = 2e-3, beta2: float = 0.95) -> Training:
+    """AdamW in batches of 64, along a half-cosine."""
     return Training(
         epochs=epochs,
         warmup_epochs=warmup_epochs,
         effective_batch=64,
-        base_lr=2e-3,
+        base_lr=base_lr,
         betas=(0.9, beta2),
         weight_decay=0.05,
         clip_grad=1.0,

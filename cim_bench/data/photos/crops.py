@@ -60,8 +60,8 @@ class Crops:
 
 CROPS: Mapping[str, Crops] = {
     "photos": Crops(64, (64, 128), {"train": 100, "val": 25}, PHOTO_CLASSES),
-    # For pre-training: wider crops, which show things whole and not their surface, with pixels for a crop of a crop.
-    "photos-things": Crops(96, (96, 256), {"train": 200, "val": 25}, THINGS),
+    # For pre-training: wider crops, which show things and not their surface.
+    "photos-things": Crops(64, (96, 256), {"train": 200, "val": 25}, THINGS),
 }
 
 

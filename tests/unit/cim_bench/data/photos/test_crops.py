@@ -111,7 +111,7 @@ def test_wider_crops_for_pretraining_keep_the_same_line_between_the_splits(tmp_p
     for row in manifest(folder)["files"]:
         with Image.open(folder / row["path"]) as crop, Image.open(module.photo_files()[row["class"]]) as source:
             region = module.split_region(row["split"], row["class"], source.size)
-            assert crop.size == (96, 96)
+            assert crop.size == (64, 64)
         assert 96 <= row["side"] <= 256
         assert region[0] <= row["left"] <= region[2] - row["side"]
         assert region[1] <= row["top"] <= region[3] - row["side"]
