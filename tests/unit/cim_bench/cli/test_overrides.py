@@ -60,9 +60,9 @@ def test_an_override_of_every_kind_of_registered_recipe() -> None:
     given = {"epochs": 40, "warmup_epochs": 2.0}
     assert replace(pretraining.training, **given) == replace(load_recipe("cim_vit_base").training, **given)
     demo = override(
-        load_recipe("demo"), ["--subjects.CIM-ViT.training.epochs", "1", "--subjects.CIM-ViT.data.root", "x"], "p"
+        load_recipe("demo"), ["--subjects.CIM-ViT.training.epochs", "3", "--subjects.CIM-ViT.data.root", "x"], "p"
     )
-    assert demo.subjects["CIM-ViT"].training.epochs == 1
+    assert demo.subjects["CIM-ViT"].training.epochs == 3
     assert demo.subjects["CIM-ViT"].data.root == "x"
     assert demo.data == load_recipe("demo").data
 
@@ -112,9 +112,9 @@ def test_a_value_out_of_range_is_named_by_its_place(benchmark: Benchmark, argume
 
 
 def test_fields_of_several_settings_are_checked_together() -> None:
-    sentence = "subjects.MAE-ViT.training.warmup_epochs is 9.0, beyond subjects.MAE-ViT.training.epochs 5; lower it"
+    sentence = "subjects.MAE-ViT.training.warmup_epochs is 90.0, beyond subjects.MAE-ViT.training.epochs 62; lower it"
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        override(load_recipe("demo"), ["--subjects.MAE-ViT.training.warmup-epochs", "9"], "prog")
+        override(load_recipe("demo"), ["--subjects.MAE-ViT.training.warmup-epochs", "90"], "prog")
 
 
 def test_help_is_not_an_error(benchmark: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
