@@ -27,7 +27,8 @@ def test_methods_differ_in_pretext_and_epochs_alone() -> None:
 def test_nothing_is_measured_on_the_crops_that_pretexts_see() -> None:
     benchmark = demo()
     sets = {data.root for e in benchmark.evaluators.values() for data, _ in e.reads(benchmark.data)}
-    learned = {chosen_data(s.data, benchmark.data).root for s in benchmark.subjects.values() if isinstance(s, Pretraining)}
+    trained = [subject for subject in benchmark.subjects.values() if isinstance(subject, Pretraining)]
+    learned = {chosen_data(recipe.data, benchmark.data).root for recipe in trained}
     assert learned == {"photos-things"}
     assert not learned & sets
 
