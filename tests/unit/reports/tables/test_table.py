@@ -15,7 +15,8 @@ def test_unknown_field_lists_the_choices() -> None:
 
 
 def test_unknown_facet_lists_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"FGSM: no facet is called 'atack'; choose one of k, block, attack, .*mypkg\.atack"):
+    sentence = r"FGSM: no facet is called 'atack'; choose one of k, block, attack, .*mypkg\.atack"
+    with pytest.raises(ValueError, match=sentence):
         Column(title="FGSM", metric="top1", select={}, facets={"atack": "fgsm"})
     assert Column(title="S", metric="top1", select={}, facets={"mypkg.stride": 4}).fits({"mypkg.stride": 4})
 
