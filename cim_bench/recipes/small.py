@@ -93,10 +93,10 @@ class Recipe:
     training: Training
 
 
-Subjects = dict[str, Pretraining | FromCheckpoint | RandomInit]
+Rows = dict[str, Pretraining | FromCheckpoint | RandomInit]
 
 
-def vit_subjects(machine: Machine, vit: Arch, recipes: Mapping[str, Recipe], data: Data = OF_BENCHMARK) -> Subjects:
+def vit_subjects(machine: Machine, vit: Arch, recipes: Mapping[str, Recipe], data: Data = OF_BENCHMARK) -> Rows:
     """Scratch, which starts as CIM does, and some methods on a ViT.
 
     Args:
@@ -114,7 +114,7 @@ def vit_subjects(machine: Machine, vit: Arch, recipes: Mapping[str, Recipe], dat
     return {"Scratch-ViT": RandomInit(arch=vit, pretext=recipes["CIM"].pretext), **trained}
 
 
-def resnet_subjects(machine: Machine, resnet: Arch, recipes: Mapping[str, Recipe]) -> Subjects:
+def resnet_subjects(machine: Machine, resnet: Arch, recipes: Mapping[str, Recipe]) -> Rows:
     """Scratch, Random and some methods on a ResNet, of which CIM exports the EMA encoder; arguments as above.
 
     Scratch-ResNet is what fine-tuning starts from. Random-ResNet is the same network as a frozen one is compared with.

@@ -15,13 +15,13 @@ def swept(*arguments: str, fields: tuple[str, ...] = ()) -> list[str]:
 
 
 def test_each_value_is_an_evaluator_for_the_subjects_of_the_first() -> None:
-    options = build_parser().parse_args(["run", "demo", "--sweep", "finetune.training.base_lr", "1e-3", "2e-3"])
-    benchmark = parse_run(options, ["--evaluators.finetune.training.epochs", "3"])
+    options = build_parser().parse_args(["run", "cifar10", "--sweep", "finetune.training.base_lr", "1e-3", "2e-3"])
+    benchmark = parse_run(options, ["--evaluators.finetune.training.epochs", "9"])
     names = [name for name in benchmark.evaluators if name.startswith("finetune-")]
     assert names == ["finetune-base_lr-1e-3", "finetune-base_lr-2e-3"]
     made = [benchmark.evaluators[name] for name in names]
     assert [one.training.base_lr for one in made] == [1e-3, 2e-3]  # type: ignore[attr-defined]
-    assert [one.training.epochs for one in made] == [3, 3]  # type: ignore[attr-defined]
+    assert [one.training.epochs for one in made] == [9, 9]  # type: ignore[attr-defined]
     assert benchmark.only["finetune-base_lr-1e-3"] == ("*-ViT",)
     assert "finetune" not in benchmark.evaluators
 
